@@ -1,0 +1,1 @@
+"""What wakes people: Prometheus rules, Alertmanager configuration, runbooks, and their tests."""

@@ -1,0 +1,1 @@
+"""What exists: metric families, engine mappings and attribute dialects, declared once, as data."""

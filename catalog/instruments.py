@@ -1,0 +1,59 @@
+"""Turns declared families into `prometheus_client` instruments.
+
+A metric's name is written once, in `catalog/families/`; code reaches it as an attribute:
+
+>>> from prometheus_client import CollectorRegistry
+>>> metrics = Instruments(CollectorRegistry())
+>>> metrics.counters.tidegauge_ingest_spans_total.labels(status="stored").inc(3)
+"""
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from catalog.family import Family, Kind, families
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+class Namespace(Generic[M]):
+    """Instruments of one kind, made on first use; an undeclared name raises AttributeError."""
+
+    def __init__(self, kind: Kind, make: Callable[[Family], M]) -> None:
+        self._kind = kind
+        self._make = make
+        self._made: dict[str, M] = {}
+        self._lock = Lock()
+
+    def __getattr__(self, name: str) -> M:
+        with self._lock:
+            if name not in self._made:
+                family = families().get(name)
+                if family is None or family.kind is not self._kind:
+                    raise AttributeError(f"no {self._kind} {name!r} is declared in catalog/families")
+                self._made[name] = self._make(family)
+            return self._made[name]
+
+
+class Instruments:
+    """The declared families as live instruments in `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.counters: Namespace[Counter] = Namespace(Kind.COUNTER, self._counter)
+        self.gauges: Namespace[Gauge] = Namespace(Kind.GAUGE, self._gauge)
+        self.histograms: Namespace[Histogram] = Namespace(Kind.HISTOGRAM, self._histogram)
+
+    def _counter(self, family: Family) -> Counter:
+        return Counter(family.name.removesuffix("_total"), family.help, family.labels, registry=self.registry)
+
+    def _gauge(self, family: Family) -> Gauge:
+        return Gauge(family.name, family.help, family.labels, registry=self.registry)
+
+    def _histogram(self, family: Family) -> Histogram:
+        return Histogram(
+            family.name, family.help, family.labels, buckets=family.buckets, registry=self.registry
+        )

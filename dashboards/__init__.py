@@ -1,0 +1,1 @@
+"""What people look at: Grafana dashboards built from the catalog, and their checks."""

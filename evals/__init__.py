@@ -1,0 +1,1 @@
+"""What it means: sampling, evaluators, the judge, the runner and drift detection."""

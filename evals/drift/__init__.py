@@ -1,0 +1,1 @@
+"""Whether what is measured now still is what was measured before."""
