@@ -39,6 +39,10 @@ SPANS = _schema(
     (TEXT, "input_messages output_messages retrieved_documents feature_flags"),
     # JSON object {"span": {...}, "resource": {...}, "scope": {...}, "events": [...], "links": [...]}: the rest.
     (TEXT, "attributes"),
+    # Filled by the writer on the span that stands for a request: what the engine's own span of the call says.
+    (TEXT, "engine_span_id engine_instance"),
+    (FLOAT, "engine_time_to_first_token_s engine_queue_time_s engine_prefill_time_s engine_decode_time_s"),
+    (FLOAT, "engine_inference_time_s engine_request_duration_s"),
     (WHOLE, "commit_seq"),
     (TIME, "committed_at"),
 )
@@ -55,7 +59,10 @@ SCORES = _schema(
     (FLOAT, "judge_cost_usd"),
     # The subject's dimensions, copied so that a score can be sliced without a join.
     (TIME, "subject_time"),
-    (TEXT, "tenant service request_model operation session_id prompt_name prompt_version deployment environment region"),
+    (
+        TEXT,
+        "tenant service request_model operation session_id prompt_name prompt_version deployment environment region",
+    ),
     (TIME, "scored_at"),
     (WHOLE, "commit_seq"),
     (TIME, "committed_at"),

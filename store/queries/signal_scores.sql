@@ -1,0 +1,7 @@
+SELECT s.value, r.end_time AS time, r.request_id, r.trace_id, r.span_id, r.session_id {dimensions}
+FROM requests r
+JOIN scores s ON s.trace_id = r.trace_id AND s.span_id = r.span_id
+WHERE r.end_time >= $start AND r.end_time < $end
+  AND s.evaluator = $evaluator AND s.status = 'scored' AND s.value IS NOT NULL
+  AND s.subject_type = 'span' AND s.source = 'online'
+ORDER BY r.end_time, r.span_id

@@ -1,0 +1,244 @@
+"""The named reads that other rooms use.  Each is filtered by the asker's scope here, not by the caller."""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from store.database import Database
+from store.scope import (
+    ALIASES,
+    DIMENSIONS,
+    EVERYTHING,
+    REQUEST_FILTERS,
+    SCORE_ALIASES,
+    SCORE_FILTERS,
+    Scope,
+    Selection,
+    UnknownFilter,
+    moment,
+    where,
+)
+from store.tables import SCORES, SPANS, TIME
+
+SORTS = {
+    "newest": "start_time DESC, span_id",
+    "oldest": "start_time, span_id",
+    "time_to_first_token": "coalesce(time_to_first_token_s, engine_time_to_first_token_s) DESC NULLS LAST, span_id",
+    "duration": "duration_s DESC, span_id",
+    "output_tokens": "output_tokens DESC NULLS LAST, span_id",
+    "cost": "cost_usd DESC NULLS LAST, span_id",
+}
+# Content is large and private: a list shows the rest.
+LISTED = [
+    name
+    for name in SPANS.names
+    if name not in {"input_messages", "output_messages", "retrieved_documents", "attributes", "response_schema"}
+]
+JSON_COLUMNS = frozenset(
+    "input_messages output_messages retrieved_documents feature_flags attributes slice_values evidence labels "
+    "annotations context details clock_event_reasons pids response_schema".split()
+)
+SIGNAL_TABLES = {"spans", "scores"}
+
+
+class UnknownSignal(Exception):
+    """A signal's column that does not exist."""
+
+
+class Reads:
+    """Named queries; safe to call from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._local = threading.local()
+
+    # --- for sequential readers -------------------------------------------------------------------------------------
+
+    def cursor(self, name: str) -> int:
+        """The stored position of a sequential reader; 0 if it never started."""
+        row = self._fetch("SELECT position FROM cursors WHERE name = $name", {"name": name})
+        return int(row[0]["position"]) if row else 0
+
+    def pending_requests(self, *, after_seq: int, settled_before: float, limit: int) -> pa.Table:
+        """Requests committed after `after_seq` and no later than `settled_before` (unix seconds), in commit order.
+
+        Whole commits only, so that the last row's `commit_seq` is a position to go on from: `limit` may be
+        exceeded by the size of one commit.
+        """
+        return self._arrow(
+            _named("pending_requests"),
+            {"after": after_seq, "settled": moment(settled_before), "limit": limit},
+        )
+
+    def pending_count(self, *, after_seq: int) -> int:
+        """Requests committed after `after_seq`."""
+        rows = self._fetch("SELECT count(*) AS n FROM requests WHERE commit_seq > $after", {"after": after_seq})
+        return int(rows[0]["n"])
+
+    def signal_values(self, column: str, dimensions: Sequence[str], start: float, end: float) -> pa.Table:
+        """Values of a signal over requests that ended in [start, end), unix seconds, in the order of their end.
+
+        `column` is `spans.<column>` or `scores.<evaluator>`.  Columns: `value`, `time`, `request_id`, `trace_id`,
+        `span_id`, `session_id` and each dimension as a string.  Raises UnknownSignal.
+        """
+        table, _, name = column.partition(".")
+        expressions = [f"{_dimension(dimension)} AS {_quoted(dimension)}" for dimension in dimensions]
+        parameters: dict[str, Any] = {"start": moment(start), "end": moment(end)}
+        if table == "scores":
+            sql, parameters["evaluator"] = _named("signal_scores"), name
+        elif table == "spans" and name in SPANS.names:
+            sql = _named("signal_spans").replace("{value}", f"r.{_quoted(name)}")
+        else:
+            raise UnknownSignal(f"{column!r} is no signal; write spans.<column> or scores.<evaluator>")
+        return self._arrow(sql.replace("{dimensions}", "".join(", " + item for item in expressions)), parameters)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def requests(
+        self, scope: Scope, selection: Selection, *, sort: str = "newest", limit: int = 100, offset: int = 0
+    ) -> list[dict[str, Any]]:
+        """Requests without their content.  Raises UnknownFilter."""
+        if sort not in SORTS:
+            raise UnknownFilter(f"sort={sort!r} is not known; there are {', '.join(sorted(SORTS))}")
+        condition, parameters = where(scope, selection, time="start_time", allowed=REQUEST_FILTERS, aliases=ALIASES)
+        sql = (
+            f"SELECT {', '.join(LISTED)} FROM requests WHERE {condition} ORDER BY {SORTS[sort]}"
+            " LIMIT $limit OFFSET $offset"
+        )
+        return self._fetch(sql, {**parameters, "limit": limit, "offset": offset})
+
+    def trace(self, scope: Scope, trace_id: str) -> list[dict[str, Any]]:
+        """All spans of a trace with content, oldest first; empty if there is none or it is another tenant's.
+
+        A span that names no tenant (an engine's) is shown to those who may see a span of its trace that does.
+        """
+        rows = self._fetch("SELECT * FROM spans WHERE trace_id = $trace ORDER BY start_time", {"trace": trace_id})
+        if scope.tenants is None:
+            return rows
+        if not any(row["tenant"] in scope.tenants for row in rows):
+            return []
+        return [row for row in rows if row["tenant"] is None or row["tenant"] in scope.tenants]
+
+    def engine_states(
+        self, *, start: float, end: float, target: str | None = None, model: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Ticks of `engine_state` in [start, end], of one target or of all that serve a model."""
+        return self._fetch(
+            _named("engine_states"),
+            {"start": moment(start), "end": moment(end), "target": target, "model": model},
+        )
+
+    def engine_state_at(self, *, at: Sequence[float], target: str | None, model: str | None) -> list[dict[str, Any]]:
+        """The last tick at or before each moment (at most 60 s old), for each matching target; ASOF."""
+        return self._fetch(
+            _named("engine_state_at"),
+            {"moments": [moment(item) for item in at], "target": target, "model": model},
+        )
+
+    def gpu_states(self, *, start: float, end: float, node: str | None = None) -> list[dict[str, Any]]:
+        """Ticks of `gpu_state` in [start, end], of one node or of all."""
+        return self._fetch(_named("gpu_states"), {"start": moment(start), "end": moment(end), "node": node})
+
+    # --- scores -----------------------------------------------------------------------------------------------------
+
+    def scores(self, scope: Scope, selection: Selection, *, limit: int = 100, offset: int = 0) -> list[dict[str, Any]]:
+        """Scores, newest subject first.  Raises UnknownFilter."""
+        condition, parameters = where(
+            scope, selection, time="subject_time", allowed=SCORE_FILTERS, aliases=SCORE_ALIASES
+        )
+        sql = f"SELECT * FROM scores WHERE {condition} ORDER BY subject_time DESC, score_id LIMIT $limit OFFSET $offset"
+        return self._fetch(sql, {**parameters, "limit": limit, "offset": offset})
+
+    def score_values(
+        self, scope: Scope, selection: Selection, group_by: Sequence[str], interval: float | None = None
+    ) -> pa.Table:
+        """Scored values for estimates: `evaluator`, each of `group_by`, `bucket` (start of the interval, or null),
+        `value`, `sampling_probability`, `session_id`.  Raises UnknownFilter.
+        """
+        condition, parameters = where(
+            scope, selection, time="subject_time", allowed=SCORE_FILTERS, aliases=SCORE_ALIASES
+        )
+        groups = []
+        for name in group_by:
+            if name not in SCORE_FILTERS:
+                raise UnknownFilter(f"cannot group by {name!r}; there are {', '.join(sorted(SCORE_FILTERS))}")
+            if name != "evaluator":
+                groups.append(f"{SCORE_ALIASES.get(name, name)} AS {name}")
+        bucket = "NULL::TIMESTAMPTZ"
+        if interval is not None:
+            bucket = "time_bucket(to_microseconds($interval), subject_time)"
+            parameters["interval"] = int(interval * 1e6)
+        columns = ", ".join(["evaluator", *groups, f"{bucket} AS bucket", "value", "sampling_probability"])
+        if "session_id" not in group_by:
+            columns += ", session_id"
+        return self._arrow(
+            f"SELECT {columns} FROM scores WHERE {condition} AND status = 'scored' AND value IS NOT NULL", parameters
+        )
+
+    def score_labels(self, *, since: float) -> pa.Table:
+        """Recent scored values by evaluator, model and tenant, for the gauges."""
+        selection = Selection(start=since)
+        return self.score_values(EVERYTHING, selection, ["evaluator", "model", "tenant"])
+
+    # --- the rest ---------------------------------------------------------------------------------------------------
+
+    def query(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        """A named query of `store/queries/` as rows."""
+        return self._fetch(_named(name), parameters)
+
+    def table(self, name: str, **parameters: Any) -> pa.Table:
+        """A named query of `store/queries/` as an Arrow table."""
+        return self._arrow(_named(name), parameters)
+
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._database.cursor()
+        connection: duckdb.DuckDBPyConnection = self._local.connection
+        return connection
+
+    def _arrow(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
+        table = self._connection().sql(sql, params=dict(parameters)).to_arrow_table()
+        return table.cast(pa.schema([_in_utc(field) for field in table.schema]))
+
+    def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._arrow(sql, parameters).to_pylist()
+        for row in rows:
+            for name in JSON_COLUMNS & row.keys():
+                row[name] = _parsed(row[name])
+        return rows
+
+
+def _in_utc(field: pa.Field) -> pa.Field:
+    """DuckDB labels times with the machine's zone."""
+    return field.with_type(TIME) if pa.types.is_timestamp(field.type) and field.type.tz else field
+
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _named(name: str) -> str:
+    return files("store").joinpath("queries", f"{name}.sql").read_text()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _dimension(name: str) -> str:
+    """A request's dimension as SQL text over the alias r."""
+    if name == "model":
+        return "coalesce(r.response_model, r.request_model)"
+    if name in DIMENSIONS or name in SPANS.names or name in SCORES.names:
+        return f"CAST(r.{_quoted(name)} AS VARCHAR)"
+    raise UnknownSignal(f"{name!r} is no dimension of a request")

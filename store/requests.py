@@ -1,0 +1,267 @@
+"""Which spans describe the same model call, and which one stands for it.
+
+The same call arrives several times: from the client's instrumentation, a gateway, the engine, in any order and
+in different exports.  Spans of a call are paired by parent and child, else by response id, else by trace, model
+and containment in time.  A group's spans share a `request_id`; the best vantage is its `is_request`.
+"""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+RANK: Mapping[str | None, int] = {"client": 0, "frontend": 1, "gateway": 1, None: 1, "engine": 2}
+CALL_KINDS = frozenset({"llm", "embedding"})
+ENGINE_COLUMNS = {
+    "time_to_first_token_s": "engine_time_to_first_token_s",
+    "queue_time_s": "engine_queue_time_s",
+    "prefill_time_s": "engine_prefill_time_s",
+    "decode_time_s": "engine_decode_time_s",
+    "inference_time_s": "engine_inference_time_s",
+    "request_duration_s": "engine_request_duration_s",
+}
+# What the resolver needs to know of a span; the order is that of `SpanFacts`.
+FACTS = (
+    "trace_id span_id parent_span_id kind vantage response_id request_model response_model "
+    "start_time end_time instance " + " ".join(ENGINE_COLUMNS)
+).split()
+MAX_SPANS_PER_TRACE = 2_000
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """The spans that describe one model call."""
+
+    request_id: str
+    members: list["Span"] = field(default_factory=list)
+
+    def representative(self) -> "Span":
+        """The best vantage; among equals the innermost, whose usage is of this call alone."""
+        return min(self.members, key=lambda span: (span.rank, -span.depth, span.start, span.span_id))
+
+
+@dataclass(slots=True, eq=False)
+class Span:
+    """A span of a call, as far as pairing needs it."""
+
+    trace_id: str
+    span_id: str
+    rank: int
+    vantage: str | None
+    response_id: str | None
+    model: str | None
+    start: float
+    end: float
+    facts: Mapping[str, Any]
+    depth: int = 0
+    # A span around several calls of its own vantage describes none of them, and is no request.
+    wraps: bool = False
+    call: Call | None = None
+    # What was last written for the span: (request_id, is_request, engine span).
+    written: tuple[str, bool, str | None] | None = None
+
+
+@dataclass(slots=True)
+class Trace:
+    """What was seen of a trace within the window."""
+
+    touched: float
+    parents: dict[str, str | None] = field(default_factory=dict)
+    calls: dict[str, Span] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the span's row has to say about its request."""
+
+    trace_id: str
+    span_id: str
+    request_id: str
+    is_request: bool
+    start_time: datetime
+    engine: Mapping[str, Any] | None  # the engine span's facts, where there is one and the span stands for the call
+
+
+class RequestResolver:
+    """Remembers the spans of a bounded window and decides, batch by batch."""
+
+    def __init__(self, window_seconds: float, max_traces: int = 50_000) -> None:
+        self._window = window_seconds
+        self._max_traces = max_traces
+        self._traces: OrderedDict[str, Trace] = OrderedDict()
+        self._by_response: dict[str, list[Span]] = defaultdict(list)
+
+    def resolve(self, rows: Iterable[Mapping[str, Any]], now: float) -> list[Decision]:
+        """Takes rows with the columns FACTS; gives what has to be written, for these spans and for earlier ones."""
+        self._expire(now)
+        touched: dict[int, Call] = {}
+        fresh = [span for row in rows if (span := self._remember(row, now)) is not None]
+        for span in fresh:
+            for call in self._pair(span):
+                touched[id(call)] = call
+        return [decision for call in touched.values() for decision in self._decide(call)]
+
+    def restore(self, rows: Iterable[Mapping[str, Any]], now: float) -> None:
+        """Rebuilds the window from what is stored: rows with FACTS, request_id, is_request and engine_span_id."""
+        for row in rows:
+            span = self._remember(row, now)
+            if span is None:
+                continue
+            call = self._pair(span)[0]
+            if row["request_id"]:
+                call.request_id = row["request_id"]
+            span.written = (row["request_id"], bool(row["is_request"]), row["engine_span_id"])
+
+    def _remember(self, row: Mapping[str, Any], now: float) -> Span | None:
+        trace_id, span_id = row["trace_id"], row["span_id"]
+        trace = self._traces.get(trace_id)
+        if trace is None:
+            trace = self._traces[trace_id] = Trace(now)
+        trace.touched = now
+        self._traces.move_to_end(trace_id)
+        if len(trace.parents) >= MAX_SPANS_PER_TRACE:
+            trace.parents.pop(next(iter(trace.parents)))
+        trace.parents[span_id] = row["parent_span_id"]
+        if row["kind"] not in CALL_KINDS:
+            return None
+        span = Span(
+            trace_id=trace_id,
+            span_id=span_id,
+            rank=RANK.get(row["vantage"], 1),
+            vantage=row["vantage"],
+            response_id=row["response_id"],
+            model=row["response_model"] or row["request_model"],
+            start=row["start_time"].timestamp(),
+            end=row["end_time"].timestamp(),
+            facts=row,
+        )
+        trace.calls[span_id] = span
+        if span.response_id:
+            self._by_response[span.response_id].append(span)
+        return span
+
+    def _pair(self, span: Span) -> list[Call]:
+        """Puts the span into the call of those it belongs with, merging calls that it connects.
+
+        Gives the span's call first, then others that changed.
+        """
+        trace = self._traces[span.trace_id]
+        above = self._nearest_above(span.span_id, trace)
+        relatives = self._relatives(span, above, trace)
+        if not relatives and span.response_id and not span.wraps:
+            relatives = [other for other in self._by_response[span.response_id] if other is not span]
+        if not relatives and not span.wraps:
+            relatives = self._contained(span, trace)
+        call = span.call = Call(request_id=f"{span.trace_id}:{span.span_id}", members=[span])
+        for other in relatives:
+            if other.call is not None and other.call is not call:
+                call = self._merge(other.call, call)
+        return [call, above.call] if above is not None and above.call not in (None, call) else [call]
+
+    @staticmethod
+    def _merge(kept: Call, joined: Call) -> Call:
+        for member in joined.members:
+            member.call = kept
+        kept.members.extend(joined.members)
+        return kept
+
+    def _relatives(self, span: Span, above: Span | None, trace: Trace) -> list[Span]:
+        """The nearest call span above, and those below whose nearest one above is this."""
+        found = []
+        if above is not None:
+            span.depth = above.depth + 1
+            if above.rank == span.rank and len(self._peers_below(above, trace)) > 1:
+                self._set_apart(above)
+            else:
+                found.append(above)
+        below = self._below(span, trace)
+        for other in below:
+            other.depth = max(other.depth, span.depth + 1)
+        if sum(other.rank == span.rank for other in below) > 1:
+            span.wraps = True
+        else:
+            found.extend(below)
+        return found
+
+    def _below(self, span: Span, trace: Trace) -> list[Span]:
+        if len(trace.calls) == 1:
+            return []
+        return [
+            other
+            for other in trace.calls.values()
+            if other is not span and self._nearest_above(other.span_id, trace) is span
+        ]
+
+    def _peers_below(self, span: Span, trace: Trace) -> list[Span]:
+        return [other for other in self._below(span, trace) if other.rank == span.rank]
+
+    @staticmethod
+    def _set_apart(span: Span) -> None:
+        span.wraps = True
+        if span.call is not None and len(span.call.members) > 1:
+            span.call.members.remove(span)
+            span.call = Call(f"{span.trace_id}:{span.span_id}", [span])
+
+    @staticmethod
+    def _nearest_above(span_id: str, trace: Trace) -> Span | None:
+        seen = {span_id}
+        parent = trace.parents.get(span_id)
+        while parent and parent not in seen:
+            if parent in trace.calls:
+                return trace.calls[parent]
+            seen.add(parent)
+            parent = trace.parents.get(parent)
+        return None
+
+    @staticmethod
+    def _contained(span: Span, trace: Trace) -> list[Span]:
+        for other in trace.calls.values():
+            if (
+                other is span
+                or other.wraps
+                or other.rank == span.rank
+                or (other.model and span.model and other.model != span.model)
+            ):
+                continue
+            outer, inner = (other, span) if other.rank < span.rank else (span, other)
+            if outer.start <= inner.start and inner.end <= outer.end:
+                return [other]
+        return []
+
+    @staticmethod
+    def _decide(call: Call) -> list[Decision]:
+        best = call.representative()
+        engine = next((m for m in call.members if m.vantage == "engine" and m is not best), None)
+        decisions = []
+        for span in call.members:
+            beside = engine if span is best else None
+            stands = span is best and not span.wraps
+            state = (call.request_id, stands, beside.span_id if beside else None)
+            if span.written != state:
+                span.written = state
+                decisions.append(
+                    Decision(
+                        trace_id=span.trace_id,
+                        span_id=span.span_id,
+                        request_id=call.request_id,
+                        is_request=stands,
+                        start_time=span.facts["start_time"],
+                        engine=beside.facts if beside else None,
+                    )
+                )
+        return decisions
+
+    def _expire(self, now: float) -> None:
+        while self._traces:
+            trace_id, trace = next(iter(self._traces.items()))
+            if len(self._traces) <= self._max_traces and now - trace.touched <= self._window:
+                return
+            del self._traces[trace_id]
+            for span in trace.calls.values():
+                if span.response_id:
+                    left = [other for other in self._by_response[span.response_id] if other is not span]
+                    if left:
+                        self._by_response[span.response_id] = left
+                    else:
+                        del self._by_response[span.response_id]

@@ -1,0 +1,180 @@
+"""The one writer: many submissions, one transaction at a time, and an answer only after its commit."""
+
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
+
+import duckdb
+import pyarrow as pa
+
+from catalog.clock import Clock
+from catalog.instruments import Instruments
+from store.batch import Batch, Committed, conform
+from store.database import Database
+from store.settings import StoreSettings
+from store.spans import SpanIntake
+from store.transaction import Rows, write
+
+
+class StoreOverloaded(Exception):
+    """The writer's queue is full; try again shortly."""
+
+
+class StoreUnavailable(Exception):
+    """Nothing can be stored now: the store is closed, or its disk is full or read-only."""
+
+
+@dataclass(slots=True)
+class _Submission:
+    batch: Batch
+    tables: Mapping[str, pa.Table]
+    future: "Future[Committed]"
+
+
+Listener = Callable[[Mapping[str, pa.Table]], None]
+
+
+class Writer:
+    """Takes batches from any thread and commits them in groups from one thread of its own."""
+
+    def __init__(self, database: Database, clock: Clock, metrics: Instruments, settings: StoreSettings) -> None:
+        self._connection = database.cursor()
+        self._clock = clock
+        self._metrics = metrics
+        self._settings = settings
+        self._queue: queue.Queue[_Submission | None] = queue.Queue(settings.queue_batches)
+        self._listeners: list[Listener] = []
+        self._closed = threading.Event()
+        self._intake = SpanIntake(self._connection, settings, clock.now())
+        self._seq = self._last_seq()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def on_commit(self, listener: Listener) -> None:
+        """Calls `listener` with the rows of every commit, by table, from the writer's thread."""
+        self._listeners.append(listener)
+
+    def submit(self, batch: Batch) -> "Future[Committed]":
+        """Queues `batch`; the future resolves after its commit, or with StoreUnavailable.
+
+        Raises ValueError for rows that fit no table, StoreOverloaded if the queue is full, StoreUnavailable if closed.
+        """
+        if self._closed.is_set():
+            raise StoreUnavailable("the store is closed")
+        tables = {name: conform(name, table) for name, table in batch.tables.items()}
+        submission = _Submission(batch, tables, Future())
+        try:
+            self._queue.put_nowait(submission)
+        except queue.Full:
+            raise StoreOverloaded(f"{self._settings.queue_batches} batches wait for the disk") from None
+        self._metrics.gauges.tidegauge_ingest_queue_batches.set(self._queue.qsize())
+        return submission.future
+
+    def close(self) -> None:
+        """Commits what is queued, then stops; may be called twice."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._queue.put(None)
+        self._thread.join()
+        with suppress(duckdb.Error):
+            self._connection.close()
+
+    def _run(self) -> None:
+        while True:
+            group, last = self._gather()
+            if group:
+                self._commit_group(group)
+            if last:
+                self._refuse_rest()
+                return
+
+    def _gather(self) -> tuple[list[_Submission], bool]:
+        """What is queued now, up to a bound; True if the writer is to stop after it."""
+        group: list[_Submission] = []
+        rows = 0
+        item = self._queue.get()
+        while item is not None:
+            if item.future.set_running_or_notify_cancel():
+                group.append(item)
+                rows += item.batch.rows()
+            if rows >= self._settings.max_commit_rows:
+                return group, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _refuse_rest(self) -> None:
+        with suppress(queue.Empty):
+            while (item := self._queue.get_nowait()) is not None:
+                item.future.set_exception(StoreUnavailable("the store is closed"))
+
+    def _commit_group(self, group: Sequence[_Submission]) -> None:
+        self._metrics.gauges.tidegauge_ingest_queue_batches.set(self._queue.qsize())
+        try:
+            results = self._commit(group)
+        except Exception as error:
+            self._metrics.counters.tidegauge_store_commits_total.labels(outcome="error").inc()
+            self._commit_singly(group, error)
+            return
+        for submission, result in zip(group, results, strict=True):
+            submission.future.set_result(result)
+
+    def _commit_singly(self, group: Sequence[_Submission], error: Exception) -> None:
+        """One bad submission must not take its neighbours along."""
+        if len(group) == 1:
+            group[0].future.set_exception(StoreUnavailable(f"commit failed: {error}"))
+            return
+        for submission in group:
+            self._commit_group([submission])
+
+    def _commit(self, group: Sequence[_Submission]) -> list[Committed]:
+        began = perf_counter()
+        now = self._clock.now()
+        seq = self._seq + 1
+        connection = self._connection
+        connection.begin()
+        try:
+            with self._intake.transaction():
+                rows = Rows(connection, self._intake, seq, now)
+                results = [rows.take(submission.tables) for submission in group]
+                committed = write(connection, rows, [submission.batch.cursors for submission in group])
+                connection.commit()
+        except BaseException:
+            with suppress(duckdb.Error):
+                connection.rollback()
+            raise
+        self._seq = seq
+        self._count(committed, began, now)
+        self._tell(committed)
+        return [Committed(stored, duplicates, seq) for stored, duplicates in results]
+
+    def _count(self, committed: Mapping[str, pa.Table], began: float, now: float) -> None:
+        counters = self._metrics.counters
+        counters.tidegauge_store_commits_total.labels(outcome="ok").inc()
+        self._metrics.histograms.tidegauge_store_commit_duration_seconds.observe(perf_counter() - began)
+        for name, table in committed.items():
+            counters.tidegauge_store_rows_total.labels(table=name).inc(table.num_rows)
+        spans = committed.get("spans")
+        if spans is not None and spans.num_rows:
+            newest = max(spans.column("end_time").cast(pa.int64()).to_pylist())
+            self._metrics.gauges.tidegauge_ingest_lag_seconds.set(max(now - newest / 1e6, 0.0))
+
+    def _tell(self, committed: Mapping[str, pa.Table]) -> None:
+        for listener in self._listeners:
+            try:
+                listener(committed)
+            except Exception:
+                self._metrics.counters.tidegauge_loop_errors_total.labels(loop="commit_listener").inc()
+
+    def _last_seq(self) -> int:
+        row = self._connection.execute(
+            "SELECT max(seq) FROM (SELECT max(commit_seq) AS seq FROM spans"
+            " UNION ALL SELECT max(commit_seq) FROM scores UNION ALL SELECT max(commit_seq) FROM drift_results)"
+        ).fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
