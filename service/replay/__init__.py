@@ -1,0 +1,1 @@
+"""Replays a recording of real telemetry through the service, its times moved to now."""
