@@ -1,0 +1,1 @@
+"""Prometheus text and OpenMetrics: reading an engine's, writing our own."""
