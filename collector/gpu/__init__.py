@@ -1,0 +1,1 @@
+"""GPU telemetry: NVML on this machine, or a recording of it."""
