@@ -100,7 +100,7 @@ class RequestResolver:
         for span in fresh:
             for call in self._pair(span):
                 touched[id(call)] = call
-        return [decision for call in touched.values() for decision in self._decide(call)]
+        return [decision for call in touched.values() if call.members for decision in self._decide(call)]
 
     def restore(self, rows: Iterable[Mapping[str, Any]], now: float) -> None:
         """Rebuilds the window from what is stored: rows with FACTS, request_id, is_request and engine_span_id."""
@@ -164,6 +164,7 @@ class RequestResolver:
         for member in joined.members:
             member.call = kept
         kept.members.extend(joined.members)
+        joined.members = []
         return kept
 
     def _relatives(self, span: Span, above: Span | None, trace: Trace) -> list[Span]:
