@@ -1,8 +1,8 @@
 """What is read of a GPU, as data: `catalog/gpu.toml`."""
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -11,13 +11,13 @@ from typing import Any
 OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class GpuReading:
     """One value of a reading: where NVML says it, and where it goes (the file's head explains each key)."""
 
     name: str
     family: str = ""
-    labels: Mapping[str, str] = MappingProxyType({})
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     column: str = ""
     spread: str = ""
     field: str = ""
@@ -34,7 +34,7 @@ class GpuReading:
         return number / self.divide if self.divide != 1 else number
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Xid:
     """What a code of an XID event means, and whose fault it is (application, driver, hardware, unknown)."""
 

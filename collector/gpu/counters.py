@@ -58,8 +58,8 @@ def moved(last: float, raw: float, wraps: int, expected: float | None) -> float:
     right while it is off by less than half a round.  Without it the fewest rounds are assumed.  A counter past its
     supposed width is wider than thought.  Any other fall is a reset, and what it shows was counted since.
 
-    >>> moved(100, 150, 2**32, None), moved(2**32 - 6, 4, 2**32, None), moved(0, 10, 2**32, 5.1 * 2**32) == 10 + 5 * 2**32
-    (50, 10, True)
+    >>> moved(100, 150, 2**32, None), moved(2**32 - 6, 4, 2**32, None), moved(0, 10, 2**32, 5.1 * 2**32)
+    (50, 10, 21474836490)
     """
     if not wraps or max(last, raw) >= wraps:
         return raw - last if raw >= last else raw

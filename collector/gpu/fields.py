@@ -46,8 +46,7 @@ class FieldValues:
             self._rest(Why.DRIVER_TOO_OLD, now)
             return {}
         values = {
-            entry.name: self._value(entry, answer, now, mig=mig)
-            for entry, answer in zip(entries, answers, strict=True)
+            entry.name: self._value(entry, answer, now, mig=mig) for entry, answer in zip(entries, answers, strict=True)
         }
         return {name: value for name, value in values.items() if value is not None}
 

@@ -33,6 +33,7 @@ class NvmlSource:
         self._devices: dict[str, NvmlDevice] = {}
         self._known: dict[str, Identity] = {}
         self._problems: dict[str, str] = {}
+        self._failed: list[str] = []
         self._reason = ""
         self._retry_at = 0.0
         self._backoff_s = FIRST_BACKOFF_S
@@ -42,25 +43,13 @@ class NvmlSource:
 
     def read(self, now: float) -> Look:
         """Looks at every GPU once."""
+        self._failed = []
         if (self._problems or not self._open) and now >= self._retry_at:
             self._reopen(now)
-        if not self._open and not self._known:
-            return Look(reason=self._reason)
-        readings, failed = [], []
-        for gpu, identity in self._known.items():
-            reading = self._read_one(gpu, now)
-            if reading is None:
-                reading = Reading(
-                    identity.gpu, identity.node, identity.gpu_model, problem=self._problems.get(gpu, "lost")
-                )
-                failed.append(gpu)
-            readings.append(self._with_xids(reading))
-        if failed and self._retry_at <= now:
-            self._retry_at = now + self._backoff_s
-            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
-        if not failed:
+        readings = tuple(self._with_xids(self._read_one(identity, now)) for identity in self._known.values())
+        if self._open and not self._problems:
             self._backoff_s = FIRST_BACKOFF_S
-        return Look(tuple(readings), reason="" if self._open else self._reason, failed=tuple(failed))
+        return Look(readings, reason=self._reason, failed=tuple(self._failed))
 
     def close(self) -> None:
         """Stops the XID watcher and shuts NVML down, unless the driver holds the watcher's thread."""
@@ -73,16 +62,20 @@ class NvmlSource:
         self._devices = {}
         self._open = False
 
-    def _read_one(self, gpu: str, now: float) -> Reading | None:
-        device = self._devices.get(gpu)
-        if device is None or gpu in self._problems:
-            return None
-        try:
-            return device.read(now)
-        except GpuLost as lost:
-            self._problems[gpu] = lost.problem
-            log.warning("gpu_lost", extra={"gpu": gpu, "problem": lost.problem})
-            return None
+    def _read_one(self, identity: Identity, now: float) -> Reading:
+        gpu = identity.gpu
+        if gpu not in self._problems:
+            try:
+                return self._devices[gpu].read(now)
+            except GpuLost as lost:
+                self._lose(gpu, lost.problem)
+                self._retry_at = now + self._backoff_s
+        return Reading(gpu, identity.node, identity.gpu_model, problem=self._problems[gpu])
+
+    def _lose(self, gpu: str, problem: str) -> None:
+        self._problems[gpu] = problem
+        self._failed.append(gpu)
+        log.warning("gpu_lost", extra={"gpu": gpu, "problem": problem})
 
     def _with_xids(self, reading: Reading) -> Reading:
         missing = self._xid_missing.get(reading.gpu, "")
@@ -92,44 +85,57 @@ class NvmlSource:
         return replace(reading, xids=self._xid_counts.of(reading.gpu), availability=availability)
 
     def _reopen(self, now: float) -> None:
+        """Opens NVML and finds the GPUs; whatever fails is tried again after a pause that grows."""
         self.close()
-        # Whatever is said below, the next try comes after a pause.
-        self._retry_at = now + self._settings.absent_retry
+        self._pause(now)
         try:
             self._nvml.nvmlInit()
         except self._nvml.NVMLError as error:
             self._reason = absence_of(self._nvml, error.value)
-            self._problems = dict.fromkeys(self._known, "driver")
+            self._miss_the_rest("driver")
             return
         self._open = True
-        self._reason = ""
-        self._find_devices()
-        self._problems = {gpu: self._problems.get(gpu, "lost") for gpu in self._known if gpu not in self._devices}
-        if self._problems:
-            self._retry_at = now + self._backoff_s
-            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
-        if not self._known:
-            self._reason = "no_device"
-            self.close()
-        elif self._devices:
+        self._problems = {}
+        self._reason = self._find_devices()
+        self._miss_the_rest("lost")
+        if self._devices:
             self._watch()
+        else:
+            self.close()
 
-    def _find_devices(self) -> None:
-        try:
-            count = self._nvml.nvmlDeviceGetCount()
-        except self._nvml.NVMLError as error:
-            log.warning("gpu_count_failed", extra={"error": str(error)})
+    def _pause(self, now: float) -> None:
+        if not self._known:
+            self._retry_at = now + self._settings.absent_retry
             return
-        for index in range(count):
-            try:
-                handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-                device = NvmlDevice(self._nvml, handle, self._node, self._settings.field_retry, self._proc)
-            except self._nvml.NVMLError as error:
-                problem = problem_of(self._nvml, error.value) or "error"
-                log.warning("gpu_unreadable", extra={"index": index, "problem": problem, "error": str(error)})
-                continue
-            self._devices[device.identity.gpu] = device
-            self._known[device.identity.gpu] = device.identity
+        self._retry_at = now + self._backoff_s
+        self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+
+    def _miss_the_rest(self, problem: str) -> None:
+        for gpu in self._known:
+            if gpu not in self._devices:
+                self._lose(gpu, problem)
+
+    def _find_devices(self) -> str:
+        """Fills in the devices that answer; "" or why there are none."""
+        problem = "no_device"
+        try:
+            for index in range(self._nvml.nvmlDeviceGetCount()):
+                problem = self._find_device(index) or problem
+        except self._nvml.NVMLError as error:
+            return absence_of(self._nvml, error.value)
+        return "" if self._devices else problem
+
+    def _find_device(self, index: int) -> str:
+        try:
+            handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+            device = NvmlDevice(self._nvml, handle, self._node, self._settings.field_retry, self._proc)
+        except self._nvml.NVMLError as error:
+            problem = problem_of(self._nvml, error.value) or absence_of(self._nvml, error.value)
+            log.warning("gpu_unreadable", extra={"index": index, "problem": problem, "error": str(error)})
+            return problem
+        self._devices[device.identity.gpu] = device
+        self._known[device.identity.gpu] = device.identity
+        return ""
 
     def _watch(self) -> None:
         self._watcher = XidWatcher(self._nvml, self._xid_counts)
@@ -137,7 +143,7 @@ class NvmlSource:
             try:
                 self._xid_missing[gpu] = self._watcher.watch(gpu, device.handle)
             except GpuLost as lost:
-                self._problems[gpu] = lost.problem
+                self._lose(gpu, lost.problem)
         self._watcher.start()
 
     def _quietly(self, close: Any) -> None:
