@@ -1,0 +1,185 @@
+"""What can be set about alerts: where links lead, who is told, which thresholds and objectives hold."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from catalog.family import families
+
+
+class Severity(StrEnum):
+    """What an alert asks for: somebody now, somebody this week, or nobody."""
+
+    PAGE = "page"
+    TICKET = "ticket"
+    INFO = "info"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Thresholds(_Settings):
+    """Numbers that rules compare with.  A rule names one as `{queue_seconds}`."""
+
+    time_to_first_token_seconds: float = Field(5.0, gt=0, description="95th percentile that pages")
+    inter_token_seconds: float = Field(0.25, gt=0, description="95th percentile of the gap between two tokens")
+    queue_seconds: float = Field(10.0, gt=0, description="wait that a request arriving now would have")
+    minimum_requests: float = Field(20, ge=1, description="requests below which a ratio or percentile says nothing")
+    error_ratio: float = Field(0.05, gt=0, lt=1, description="share of a tenant's requests that fail")
+    kv_cache_ratio: float = Field(0.95, gt=0, lt=1, description="share of the KV cache in use")
+    preemptions_per_request: float = Field(0.2, gt=0, description="preemptions per finished request")
+    gpu_memory_ratio: float = Field(0.98, gt=0, lt=1, description="share of a GPU's memory in use")
+    eval_failure_ratio: float = Field(0.1, gt=0, lt=1, description="share of evaluations, or judge calls, that fail")
+    eval_backlog: float = Field(5000, ge=1, description="requests that wait to be scored")
+    minimum_scores: float = Field(30, ge=2, description="scores below which a mean is not judged")
+    ingest_lag_seconds: float = Field(60.0, gt=0, description="time from a span's end to its commit")
+    disk_free_bytes: float = Field(1 << 30, gt=0, description="free space that pages")
+
+
+class Slo(_Settings):
+    """A service-level objective over the requests that the selectors choose, per model and service.
+
+    `errors` counts failed requests, `time_to_first_token` and `duration` those slower than `threshold_seconds`,
+    which has to be a bucket's bound of the client histogram.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    indicator: Literal["errors", "time_to_first_token", "duration"] = "errors"
+    objective: float = Field(0.99, gt=0, lt=1)
+    threshold_seconds: float | None = None
+    model: str | None = None
+    service: str | None = None
+    tenant: str | None = None
+
+    @model_validator(mode="after")
+    def _threshold_is_a_bucket(self) -> "Slo":
+        if self.indicator == "errors":
+            if self.threshold_seconds is not None:
+                raise ValueError("threshold_seconds means nothing for errors; leave it out")
+            return self
+        bounds = families()[HISTOGRAM_OF[self.indicator]].buckets
+        if self.threshold_seconds not in bounds:
+            near = min(bounds, key=lambda bound: abs(bound - (self.threshold_seconds or 0)))
+            raise ValueError(f"threshold_seconds {self.threshold_seconds} is no bucket's bound; the nearest is {near}")
+        return self
+
+
+HISTOGRAM_OF = {
+    "time_to_first_token": "gen_ai_client_time_to_first_token_seconds",
+    "duration": "gen_ai_client_operation_duration_seconds",
+}
+
+
+class QualityBound(_Settings):
+    """A bound that an evaluator's mean, with its whole confidence interval, must not cross; exactly one is given."""
+
+    evaluator: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    below: float | None = None
+    above: float | None = None
+
+    @model_validator(mode="after")
+    def _one_side(self) -> "QualityBound":
+        if (self.below is None) == (self.above is None):
+            raise ValueError("give either below or above")
+        return self
+
+
+class PagerDuty(_Settings):
+    """A PagerDuty service, by its Events v2 routing key in a file."""
+
+    routing_key_file: str
+
+
+class Slack(_Settings):
+    """A Slack channel, by an incoming-webhook URL in a file."""
+
+    api_url_file: str
+    channel: str
+
+
+class Email(_Settings):
+    """Mail over SMTP; the password in a file."""
+
+    to: str
+    sender: str
+    smarthost: str
+    username: str | None = None
+    password_file: str | None = None
+
+
+class Webhook(_Settings):
+    """Any HTTP endpoint that takes Alertmanager's webhook; the bearer token, if any, in a file."""
+
+    url: str
+    token_file: str | None = None
+
+
+class Receiver(_Settings):
+    """Who hears of alerts of the severities given, beside Tidegauge's own incident record."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,40}$")
+    severities: tuple[Severity, ...] = (Severity.PAGE,)
+    pagerduty: PagerDuty | None = None
+    slack: Slack | None = None
+    email: Email | None = None
+    webhook: Webhook | None = None
+
+    @model_validator(mode="after")
+    def _has_a_way(self) -> "Receiver":
+        if self.name == "tidegauge":
+            raise ValueError("the name 'tidegauge' is taken by Tidegauge's own incident record")
+        if not (self.pagerduty or self.slack or self.email or self.webhook):
+            raise ValueError(f"receiver {self.name!r} has none of pagerduty, slack, email, webhook")
+        return self
+
+
+Duration = Annotated[str, Field(pattern=r"^\d+(ms|s|m|h|d)$")]
+
+DEFAULT_SLOS = (
+    Slo(name="availability", indicator="errors", objective=0.99),
+    Slo(name="first_token", indicator="time_to_first_token", objective=0.95, threshold_seconds=5.12),
+)
+DEFAULT_QUALITY = (
+    QualityBound(evaluator="json_validity", below=0.9),
+    QualityBound(evaluator="json_schema", below=0.9),
+    QualityBound(evaluator="refusal", above=0.5),
+)
+
+
+class AlertSettings(_Settings):
+    """Everything that the generated rules, Alertmanager configuration and links depend on.
+
+    `time_scale` shortens every window and `for:` alike; 0.1 makes two minutes twelve seconds, for tests.
+    """
+
+    time_scale: float = Field(1.0, ge=0.05, le=1.0)
+    public_url: str = Field("http://127.0.0.1:8433", pattern=r"^https?://[^\s]+[^/\s]$")
+    grafana_url: str = Field("http://127.0.0.1:3000", pattern=r"^https?://[^\s]+[^/\s]$")
+    runbook_url: str = Field("{public_url}/runbooks", pattern=r"^(\{public_url\}|https?://)[^\s]*[^/\s]$")
+    webhook_url: str = "http://127.0.0.1:8433/api/v1/alerts/webhook"
+    webhook_token_file: str | None = None
+    alertmanager: str = "127.0.0.1:9093"
+    scrape_target: str = "127.0.0.1:8433"
+    scrape_interval: Duration = "15s"
+    evaluation_interval: Duration = "15s"
+    group_wait: Duration = "10s"
+    group_interval: Duration = "1m"
+    repeat_interval: Duration = "4h"
+    thresholds: Thresholds = Thresholds()
+    slos: tuple[Slo, ...] = DEFAULT_SLOS
+    quality: tuple[QualityBound, ...] = DEFAULT_QUALITY
+    receivers: tuple[Receiver, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "AlertSettings":
+        for key, names in (
+            ("slos", [slo.name for slo in self.slos]),
+            ("receivers", [receiver.name for receiver in self.receivers]),
+            ("quality", [f"{bound.evaluator} {'above' if bound.below is None else 'below'}" for bound in self.quality]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{key}: {', '.join(twice)} given twice")
+        return self
