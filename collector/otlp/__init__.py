@@ -1,0 +1,1 @@
+"""OTLP receivers: from the bytes that tracing clients send to rows of `spans`."""

@@ -1,0 +1,171 @@
+"""Conversions from an attribute's value to a column's; each gives None for what it cannot read."""
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from catalog.dialect import Conversion, Source, spellings
+from collector.otlp.attributes import dump
+from collector.otlp.messages import documents_json, messages_json, parsed, pick
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What conversions need to know besides the value."""
+
+    start_ns: int
+    limit: int  # characters
+    key: bytes
+
+
+def convert(source: Source, value: Any, context: Context) -> Any:
+    """The column's value, or None if the source does not yield one."""
+    if source.value is not None:
+        return source.value if value not in (None, "", [], {}) else None
+    try:
+        if source.json:
+            value = parsed(value)
+        if source.paths:
+            value = _first_path(value, source)
+        if value is None or value == "":
+            return None
+        made = CONVERSIONS[source.conversion](value, context)
+    except (ValueError, RecursionError, OverflowError):
+        # Broken JSON, NaN in JSON, absurd nesting or numbers: not said.  The attribute itself is kept as it came.
+        return None
+    if source.values:
+        return source.values.get(made.casefold()) if isinstance(made, str) else None
+    known = spellings().get(source.column)
+    return known.get(made.casefold(), made) if known and isinstance(made, str) else made
+
+
+def _first_path(value: Any, source: Source) -> Any:
+    for terms in source.paths:
+        found = [pick(value, term) for term in terms]
+        if all(item is not None for item in found):
+            return found[0] if len(found) == 1 else sum(float(item) for item in found)
+    return None
+
+
+def _text(value: Any, _: Context) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value)
+    return None
+
+
+def _number(value: Any, _: Context) -> float | None:
+    if isinstance(value, str):
+        value = parsed(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _integer(value: Any, context: Context) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if 0 <= value < 2**63 else None
+    number = _number(value, context)
+    return int(number) if number is not None and number.is_integer() and number < 2**53 else None
+
+
+def _milliseconds(value: Any, context: Context) -> float | None:
+    number = _number(value, context)
+    return None if number is None else number / 1000
+
+
+def _iso_time(value: Any, context: Context) -> float | None:
+    moment = parsed(value)
+    if not isinstance(moment, str):
+        return None
+    instant = datetime.fromisoformat(moment)
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    seconds = (instant - datetime.fromtimestamp(0, UTC)).total_seconds() - context.start_ns / 1e9
+    return seconds if seconds >= 0 else None
+
+
+def _event_time(value: Any, context: Context) -> float | None:
+    """`value`: the time of the first such event, in nanoseconds."""
+    return (value - context.start_ns) / 1e9 if value >= context.start_ns else None
+
+
+def _first(value: Any, context: Context) -> str | None:
+    value = parsed(value)
+    while isinstance(value, list) and value:
+        value = parsed(value[0])
+    return _text(value, context) or None
+
+
+def _head(value: Any, _: Context) -> str | None:
+    return value.split(".", 1)[0] if isinstance(value, str) else None
+
+
+_REPR = re.compile(r"<class '([^']+)'>")
+_DOTTED = re.compile(r"(?:[A-Za-z_]\w*\.)+([A-Za-z_]\w*)")
+
+
+def _class_name(value: Any, context: Context) -> str | None:
+    text = _text(value, context)
+    if text is None:
+        return None
+    name = found.group(1) if (found := _REPR.fullmatch(text)) else text
+    return dotted.group(1) if (dotted := _DOTTED.fullmatch(name)) else name
+
+
+def _event_error(value: Any, context: Context) -> str | None:
+    """`value`: the attributes of the events; the last exception is the one that ended the span."""
+    return _class_name(value[-1].get("exception.type"), context) or None
+
+
+def _json(value: Any, _: Context) -> str | None:
+    if isinstance(value, str):
+        return value if isinstance(parsed(value), (dict, list)) else None
+    return dump(value) if isinstance(value, (dict, list)) else None
+
+
+def hashed(value: Any, key: bytes) -> str:
+    """A keyed hash, the same for the same value under the same key: 32 hex digits."""
+    text = value if isinstance(value, str) else dump(value)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=16).hexdigest()
+
+
+_FLAG_VARIANT = ("feature_flag.result.variant", "feature_flag.variant", "feature_flag.result.value")
+
+
+def _event_flags(value: Any, _: Context) -> str | None:
+    """`value`: the attributes of the events."""
+    flags = []
+    for attributes in value:
+        variant = next((attributes[key] for key in _FLAG_VARIANT if attributes.get(key) is not None), None)
+        if attributes.get("feature_flag.key") is not None:
+            flags.append({"key": attributes["feature_flag.key"], "variant": variant})
+    return dump(flags) if flags else None
+
+
+CONVERSIONS: Mapping[Conversion, Callable[[Any, Context], Any]] = {
+    Conversion.TEXT: _text,
+    Conversion.INTEGER: _integer,
+    Conversion.NUMBER: _number,
+    Conversion.MILLISECONDS: _milliseconds,
+    Conversion.ISO_TIME: _iso_time,
+    Conversion.EVENT_TIME: _event_time,
+    Conversion.EVENT_FLAGS: _event_flags,
+    Conversion.EVENT_ERROR: _event_error,
+    Conversion.FIRST: _first,
+    Conversion.HEAD: _head,
+    Conversion.CLASS_NAME: _class_name,
+    Conversion.MESSAGES_IN: lambda value, context: messages_json(value, "user", context.limit),
+    Conversion.MESSAGES_OUT: lambda value, context: messages_json(value, "assistant", context.limit),
+    Conversion.DOCUMENTS: lambda value, _: documents_json(value),
+    Conversion.JSON: _json,
+    Conversion.HASH: lambda value, context: hashed(value, context.key),
+}

@@ -1,0 +1,226 @@
+"""Messages and documents of any client in the form of OpenTelemetry GenAI.
+
+It goes by shape, not by client; the names that clients use are in `catalog/dialects/shapes.toml`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from catalog.dialect import Shape, shapes
+from collector.otlp.attributes import dump
+
+Message = dict[str, Any]
+MISSING = object()
+MAX_DEPTH = 32
+
+
+def messages_json(value: Any, role: str, limit: int) -> str | None:
+    """The messages as JSON text; None where there are none.
+
+    `role` is that of a bare text.  Text that has the form already is returned as it is, to the byte.  Beyond `limit`
+    characters the longest parts are cut, and say so with `"truncated": true`.
+    """
+    document = parsed(value)
+    if isinstance(document, (str, int, float, bool)):
+        document = [{"role": role, "content": str(value)}]
+    messages = [message for item in _messages(document, role) if (message := _message(item, role)) is not None]
+    if not messages:
+        return None
+    if isinstance(value, str) and messages == document and len(value) <= limit:
+        return value
+    return dump(messages if len(text := dump(messages)) <= limit else _shorten(messages, limit, len(text)))
+
+
+def documents_json(value: Any) -> str | None:
+    """Retrieved documents as a JSON list of id, score, content and metadata; None where there are none."""
+    document = parsed(value)
+    names = shapes()
+    if isinstance(document, Mapping):
+        document = next((document[key] for key in names.document_lists if isinstance(document.get(key), list)), None)
+    if not isinstance(document, list):
+        return None
+    found = [_document(item) for item in document]
+    documents = [item for item in found if item]
+    if not documents:
+        return None
+    return value if isinstance(value, str) and documents == document else dump(documents)
+
+
+def parsed(value: Any) -> Any:
+    """JSON within a string as data; what is no JSON object, list or string stays what it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def pick(document: Any, path: Sequence[str]) -> Any:
+    """What stands at the path, JSON in strings opened on the way; None where nothing does."""
+    for step in path:
+        document = parsed(document)
+        if isinstance(document, Mapping):
+            document = document.get(step)
+        elif isinstance(document, list) and _is_index(step) and int(step) < len(document):
+            document = document[int(step)]
+        else:
+            return None
+    return document
+
+
+def nested(prefix: str, attributes: Mapping[str, Any]) -> list[Any]:
+    """The list that was spread over attributes `prefix.0.a`, `prefix.1.b`; holes are left out."""
+    tree: dict[str, Any] = {}
+    for key, value in attributes.items():
+        node = tree
+        *path, last = key[len(prefix) :].split(".", MAX_DEPTH)
+        for step in path:
+            child = node.setdefault(step, {})
+            if not isinstance(child, dict):
+                # A scalar and a subtree under the same name: the scalar becomes the subtree's "".
+                child = node[step] = {"": child}
+            node = child
+        node[last] = value
+    listed = _lists(tree)
+    return listed if isinstance(listed, list) else [listed]
+
+
+def _is_index(step: str) -> bool:
+    return step.isascii() and step.isdigit() and len(step) < 7
+
+
+def _lists(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    if node and all(_is_index(key) for key in node):
+        return [_lists(node[key]) for key in sorted(node, key=int)]
+    return {key: _lists(value) for key, value in node.items()}
+
+
+def _unwrap(item: Any) -> Any:
+    """Without the keys around it that mean nothing: {"message": {...}}."""
+    for wrapper in shapes().wrappers:
+        if isinstance(item, Mapping) and isinstance(item.get(wrapper), Mapping):
+            inner = item[wrapper]
+            item = {**{key: value for key, value in item.items() if key != wrapper}, **inner}
+    return item
+
+
+def _messages(document: Any, role: str) -> list[Any]:
+    if isinstance(document, list):
+        if document and all(isinstance(item, str) for item in document):
+            return [{"role": role, "content": item} for item in document]
+        calls = [item for item in document if isinstance(item, Mapping) and "role" not in item and "toolName" in item]
+        if calls and len(calls) == len(document):
+            return [{"role": role, "content": [{"type": "tool-call", **item} for item in calls]}]
+        return document
+    if not isinstance(document, Mapping):
+        return []
+    if "role" in document or "parts" in document:
+        return [document]
+    names = shapes()
+    system = [{"role": "system", "content": document[key]} for key in names.system if document.get(key)]
+    containers = names.containers_in if role == "user" else names.containers_out
+    for key in containers:
+        inner = document.get(key)
+        if isinstance(inner, str) and inner:
+            return [*system, {"role": role, "content": inner}]
+        if isinstance(inner, list) and inner:
+            return [*system, *_messages(inner, role)]
+    return system or [{"role": role, "content": dump(document)}]
+
+
+def _message(item: Any, role: str) -> Message | None:
+    item = _unwrap(item)
+    if isinstance(item, str):
+        item = {"content": item}
+    if not isinstance(item, Mapping):
+        return None
+    parts = _parts(item)
+    message: Message = {"role": item.get("role") or role, "parts": parts}
+    if item.get("finish_reason"):
+        message["finish_reason"] = item["finish_reason"]
+    if isinstance(item.get("name"), str) and "type" not in item:
+        message["name"] = item["name"]
+    return message if parts or "role" in item else None
+
+
+def _parts(item: Mapping[str, Any]) -> list[Any]:
+    if isinstance(item.get("parts"), list):
+        return [_part(part) for part in item["parts"]]
+    if "role" not in item and item.get("type") in shapes().parts:
+        return [_part(item)]
+    content = item.get("content", item.get("contents"))
+    answers = item.get("tool_call_id")
+    if answers and not isinstance(content, list):
+        return [{"type": "tool_call_response", "id": answers, "response": content}]
+    parts: list[Any] = []
+    if isinstance(content, str):
+        if content or not item.get("tool_calls"):
+            parts.append({"type": "text", "content": content})
+    elif isinstance(content, list):
+        parts.extend(_part(part) for part in content)
+    elif isinstance(content, Mapping):
+        parts.append(_part(content))
+    calls = item.get("tool_calls")
+    if isinstance(calls, list):
+        parts.extend(_part({"type": "tool_call", **_unwrapped_call(call)}) for call in calls)
+    return parts
+
+
+def _unwrapped_call(call: Any) -> dict[str, Any]:
+    call = _unwrap(call)
+    return {key: value for key, value in call.items() if key != "type"} if isinstance(call, Mapping) else {}
+
+
+def _part(part: Any) -> Any:
+    part = _unwrap(part)
+    if isinstance(part, str):
+        return {"type": "text", "content": part}
+    if not isinstance(part, Mapping):
+        return {"type": "text", "content": dump(part)}
+    shape = shapes().parts.get(part.get("type", "text"))
+    if shape is None or (part.get("type") == shape.type and _has_form(part, shape)):
+        return dict(part)
+    made: dict[str, Any] = {"type": shape.type}
+    for name, keys in shape.fields.items():
+        found = next((value for key in keys if (value := pick(part, key.split("."))) is not None), MISSING)
+        if found is not MISSING:
+            made[name] = parsed(found) if name in shape.parse else found
+    return made
+
+
+def _has_form(part: Mapping[str, Any], shape: Shape) -> bool:
+    return all(key == "type" or key in shape.fields for key in part) and not any(
+        isinstance(part.get(name), str) and parsed(part[name]) is not part[name] for name in shape.parse
+    )
+
+
+def _document(item: Any) -> dict[str, Any] | None:
+    item = _unwrap(item)
+    if isinstance(item, str):
+        return {"content": item}
+    if not isinstance(item, Mapping):
+        return None
+    made: dict[str, Any] = {}
+    for name, keys in shapes().documents.items():
+        found = next((item[key] for key in keys if item.get(key) is not None), None)
+        if found is not None:
+            made[name] = parsed(found) if name == "metadata" else found
+    return made or dict(item)
+
+
+def _shorten(messages: list[Message], limit: int, size: int) -> list[Message]:
+    """Cuts texts so that all together are near `limit` characters: none below its fair share."""
+    texts = [part for message in messages for part in message["parts"] if isinstance(part, dict)]
+    share = max(64, limit // (2 * max(1, len(texts))))
+    for part in texts:
+        for key, value in part.items():
+            text = value if isinstance(value, str) else dump(value)
+            if len(text) > share and key != "type":
+                part[key] = text[:share]
+                part["truncated"] = True
+                break
+    return messages
