@@ -47,7 +47,10 @@ class NvmlSource:
         if (self._problems or not self._open) and now >= self._retry_at:
             self._reopen(now)
         readings = tuple(self._with_xids(self._read_one(identity, now)) for identity in self._known.values())
-        if self._open and not self._problems:
+        if self._failed:
+            self._retry_at = now + self._backoff_s
+            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+        elif not self._problems:
             self._backoff_s = FIRST_BACKOFF_S
         return Look(readings, reason=self._reason, failed=tuple(self._failed))
 
@@ -69,7 +72,6 @@ class NvmlSource:
                 return self._devices[gpu].read(now)
             except GpuLost as lost:
                 self._lose(gpu, lost.problem)
-                self._retry_at = now + self._backoff_s
         return Reading(gpu, identity.node, identity.gpu_model, problem=self._problems[gpu])
 
     def _lose(self, gpu: str, problem: str) -> None:
@@ -85,9 +87,9 @@ class NvmlSource:
         return replace(reading, xids=self._xid_counts.of(reading.gpu), availability=availability)
 
     def _reopen(self, now: float) -> None:
-        """Opens NVML and finds the GPUs; whatever fails is tried again after a pause that grows."""
+        """Opens NVML and finds the GPUs; for lack of any it is tried again after `absent_retry`."""
         self.close()
-        self._pause(now)
+        self._retry_at = now + self._settings.absent_retry
         try:
             self._nvml.nvmlInit()
         except self._nvml.NVMLError as error:
@@ -102,13 +104,6 @@ class NvmlSource:
             self._watch()
         else:
             self.close()
-
-    def _pause(self, now: float) -> None:
-        if not self._known:
-            self._retry_at = now + self._settings.absent_retry
-            return
-        self._retry_at = now + self._backoff_s
-        self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
 
     def _miss_the_rest(self, problem: str) -> None:
         for gpu in self._known:
