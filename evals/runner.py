@@ -1,0 +1,275 @@
+"""Scores stored requests by policy, each exactly once per evaluator and version, and goes on after a crash.
+
+Two readers go through the requests in the order of commit, each with a cursor of its own in the store: `evals` with
+the evaluators that score at once, `evals.judge` with those that ask somebody else, so that a slow judge holds up
+nobody.  The cursor moves in the transaction that stores the scores.  What a crash makes a reader do again has the same
+`score_id`, which the store takes once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from catalog.clock import Clock
+from catalog.instruments import Instruments
+from evals import registry, sampling
+from evals.asking import Asking, Chosen
+from evals.evaluator import Score, Status, evaluate, failed
+from evals.judge.client import TRACER, JudgeClient
+from evals.labels import Labels
+from evals.registry import Configured
+from evals.samples import COLUMNS, sample
+from evals.scores import online_row, score_table
+from evals.settings import EvalSettings
+from store.batch import Batch
+from store.reads import Reads
+from store.writer import Writer
+
+T = TypeVar("T")
+CURSOR, JUDGE_CURSOR = "evals", "evals.judge"
+# What has to be known to choose; content is fetched for chosen rows only.
+CHOOSING = [
+    name
+    for name in COLUMNS
+    if not name.endswith("_messages") and name not in ("retrieved_documents", "response_schema")
+]
+# A round that takes longer than this is broken off and counted; the next goes on from the cursor.
+DEADLINE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a round did: requests gone through, scores by status, and when to go on if the judge's budget is spent."""
+
+    requests: int = 0
+    scored: int = 0
+    not_applicable: int = 0
+    failed: int = 0
+    deferred_until: float | None = None
+
+    def plus(self, requests: int, rows: Iterable[Mapping[str, Any]]) -> "StepReport":
+        """This report with another batch in it."""
+        counts = dict.fromkeys(Status, 0)
+        for row in rows:
+            counts[Status(row["status"])] += 1
+        return StepReport(
+            self.requests + requests,
+            self.scored + counts[Status.SCORED],
+            self.not_applicable + counts[Status.NOT_APPLICABLE],
+            self.failed + counts[Status.FAILED],
+            self.deferred_until,
+        )
+
+
+def judge_tokens_today(reads: Reads, clock: Clock) -> int:
+    """Tokens that stored scores say the judge has used since midnight UTC."""
+    midnight = datetime.fromtimestamp(clock.now(), UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return int(reads.query("judge_tokens", since=midnight)[0]["tokens"])
+
+
+class EvalRunner:
+    """Goes through the stored requests.  One at a time per data directory."""
+
+    def __init__(
+        self,
+        settings: EvalSettings,
+        reads: Reads,
+        writer: Writer,
+        clock: Clock,
+        metrics: Instruments,
+        judge: JudgeClient | None = None,
+    ) -> None:
+        """`judge` is closed by whoever made it.  Raises ValueError if a policy asks for one and there is none."""
+        self._settings = settings
+        self._reads = reads
+        self._writer = writer
+        self._clock = clock
+        self._metrics = metrics
+        self._labels = Labels(metrics)
+        self._policies = settings.effective_policies()
+        self._evaluators = configured(settings, judge)
+        self._asking = Asking(clock, judge.settings if judge else None)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evals")
+        self._judge_thread = ThreadPoolExecutor(1, thread_name_prefix="evals-judge")
+
+    @property
+    def evaluators(self) -> Sequence[Configured]:
+        """The evaluators in use."""
+        return tuple(self._evaluators.values())
+
+    async def run(self) -> None:
+        """Works until cancelled; an error costs a round, not the runner."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._loop("evals", self.step))
+                if any(evaluator.asks for evaluator in self.evaluators):
+                    group.create_task(self._loop("evals_judge", self.step_judge))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stops the worker threads; may be called twice."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._judge_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _loop(self, name: str, step: Callable[[], Any]) -> None:
+        while True:
+            wait = self._settings.interval_seconds
+            try:
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    report = await step()
+                if report.deferred_until is not None:
+                    wait = max(wait, min(report.deferred_until - self._clock.now(), 60.0))
+            except Exception:
+                self._metrics.counters.tidegauge_loop_errors_total.labels(loop=name).inc()
+            await self._clock.sleep(wait)
+
+    async def step(self, settled_before: float | None = None) -> StepReport:
+        """Scores everything that is stored and settled with the evaluators that score at once.
+
+        Settled is what was committed before `settled_before`, by default the configured delay ago.
+        """
+        settled = self._settled(settled_before)
+        report = StepReport()
+        while True:
+            after, page = await self._page(self._thread, CURSOR, settled)
+            if page.num_rows == 0:
+                break
+            rows = await _in(self._thread, partial(self._score, page))
+            await self._store(rows, CURSOR, _last(page))
+            report = report.plus(page.num_rows, rows)
+        count = await _in(self._thread, lambda: self._reads.pending_count(after_seq=after))
+        self._metrics.gauges.tidegauge_eval_backlog.set(count)
+        return report
+
+    async def step_judge(self, settled_before: float | None = None) -> StepReport:
+        """Scores everything that is stored and settled with the evaluators that ask somebody else.
+
+        Ends early where the budget of the day is spent; `deferred_until` then says when it pays to try again.
+        """
+        settled = self._settled(settled_before)
+        report = StepReport()
+        if not any(evaluator.asks for evaluator in self.evaluators):
+            return report
+        while True:
+            after, page = await self._page(self._judge_thread, JUDGE_CURSOR, settled)
+            if page.num_rows == 0:
+                break
+            rows: list[dict[str, Any]] = []
+            chosen = await _in(self._judge_thread, partial(self._unanswered, page))
+            async with contextlib.aclosing(self._asking.answers(chosen)) as groups:
+                async for group in groups:
+                    await self._store(group, None, 0)
+                    rows += group
+            deferred = self._asking.deferred_until
+            report = report.plus(0 if deferred else page.num_rows, rows)
+            if deferred is not None:
+                report = StepReport(report.requests, report.scored, report.not_applicable, report.failed, deferred)
+                break
+            await self._store([], JUDGE_CURSOR, _last(page))
+        count = await _in(self._judge_thread, lambda: self._reads.pending_count(after_seq=after))
+        self._metrics.gauges.tidegauge_judge_backlog.set(count)
+        return report
+
+    def _settled(self, given: float | None) -> float:
+        return self._clock.now() - self._settings.settle_seconds if given is None else given
+
+    async def _page(self, thread: Executor, cursor: str, settled: float) -> tuple[int, pa.Table]:
+        """The stored position, and the requests after it: whole commits, at least one."""
+
+        def read() -> tuple[int, pa.Table]:
+            after = self._reads.cursor(cursor)
+            limit = self._settings.batch
+            return after, self._reads.pending_requests(after_seq=after, settled_before=settled, limit=limit)
+
+        return await _in(thread, read)
+
+    def _choose(self, page: pa.Table, asks: bool) -> list[Chosen]:
+        """Requests of the page that one of the evaluators, asking or not, is to score."""
+        found: list[Chosen] = []
+        names = [name for name in CHOOSING if name in page.column_names]
+        scopes = page.column("scope").to_pylist() if "scope" in page.column_names else [None] * page.num_rows
+        for index, row in enumerate(page.select(names).to_pylist()):
+            # The judge's own calls, received back, would be judged, and so on for ever.
+            if scopes[index] == TRACER:
+                continue
+            chosen = sampling.chosen(self._policies, row)
+            known = [(self._evaluators[name], chosen[name]) for name in chosen if name in self._evaluators]
+            evaluators = [(evaluator, chance) for evaluator, chance in known if evaluator.asks is asks]
+            if evaluators:
+                content = page.slice(index, 1).select(COLUMNS).to_pylist()[0]
+                found.append(Chosen(content, evaluators))
+        return found
+
+    def _score(self, page: pa.Table) -> list[dict[str, Any]]:
+        now = self._clock.now()
+        rows = []
+        for chosen in self._choose(page, asks=False):
+            scores = _scores(chosen)
+            rows += [
+                online_row(chosen.row, evaluator, score, chance, now)
+                for (evaluator, chance), score in zip(chosen.evaluators, scores, strict=True)
+            ]
+        return rows
+
+    def _unanswered(self, page: pa.Table) -> list[Chosen]:
+        """What is to be judged of the page and has no score from before a crash or a spent budget."""
+        chosen = self._choose(page, asks=True)
+        ids = [self._asking.score_id(each.row, evaluator) for each in chosen for evaluator, _ in each.evaluators]
+        known = {row["score_id"] for row in self._reads.query("scored_ids", ids=ids)} if ids else set()
+        left = []
+        for each in chosen:
+            evaluators = [pair for pair in each.evaluators if self._asking.score_id(each.row, pair[0]) not in known]
+            if evaluators:
+                left.append(Chosen(each.row, evaluators))
+        return left
+
+    async def _store(self, rows: Sequence[Mapping[str, Any]], cursor: str | None, position: int) -> None:
+        """Stores the rows and the cursor in one transaction, then counts them."""
+        tables = {"scores": score_table(rows)} if rows else {}
+        cursors = {cursor: position} if cursor is not None else {}
+        await asyncio.wrap_future(self._writer.submit(Batch(tables, cursors)))
+        for row in rows:
+            self._count(row)
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        counters, histograms = self._metrics.counters, self._metrics.histograms
+        evaluator = row["evaluator"]
+        counters.tidegauge_evals_total.labels(evaluator=evaluator, status=row["status"]).inc()
+        if row["value"] is not None:
+            model, tenant = self._labels.fold("model", row["request_model"]), self._labels.fold("tenant", row["tenant"])
+            score = histograms.tidegauge_eval_score.labels(evaluator=evaluator, model=model, tenant=tenant)
+            score.observe(row["value"])
+
+
+def configured(settings: EvalSettings, judge: JudgeClient | None) -> dict[str, Configured]:
+    """The evaluators that the policies ask for, by the names of their scores; the judge's only if there is one."""
+    uses = {use.name: use for policy in settings.effective_policies() for use in policy.evaluators}
+    made = {name: registry.configure(use.kind, use.parameters, client=judge) for name, use in uses.items()}
+    if settings.judges and judge is None and any(evaluator.asks for evaluator in made.values()):
+        raise ValueError("a policy asks for the judge, but the runner was given none")
+    return {name: evaluator for name, evaluator in made.items() if judge is not None or not evaluator.asks}
+
+
+def _scores(chosen: Chosen) -> list[Score]:
+    """One score an evaluator; a request that cannot be read is a failed score of each, and holds up nobody."""
+    try:
+        found = sample(chosen.row)
+    except Exception as error:
+        return [failed(type(error).__name__) for _ in chosen.evaluators]
+    return [evaluate(evaluator, found) for evaluator, _ in chosen.evaluators]
+
+
+def _last(page: pa.Table) -> int:
+    return int(page.column("commit_seq")[-1].as_py())
+
+
+async def _in(thread: Executor, call: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, call)

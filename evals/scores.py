@@ -1,0 +1,75 @@
+"""Turns scores into rows of the table `scores`."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from evals.evaluator import Described, JudgeUse, Score
+from evals.samples import clean
+from store.tables import SCORES
+
+MAX_EXPLANATION = 1_000
+DIMENSIONS = "tenant service operation session_id prompt_name prompt_version deployment environment region".split()
+Row = Mapping[str, Any]
+
+
+def score_id(
+    subject_type: str, subject_id: str, evaluator: str, version: str, source: str, source_key: str = "", run: str = ""
+) -> str:
+    """The score's identity: scored again, the same subject has the same one, and the store drops the double."""
+    parts = (subject_type, subject_id, evaluator, version, source, source_key, run)
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def request_subject(row: Row) -> str:
+    """The subject id of a request's score."""
+    return f"{row['trace_id']}:{row['span_id']}"
+
+
+def online_row(
+    row: Row, evaluator: Described, score: Score, probability: float, now: float, cost: float | None = None
+) -> dict[str, Any]:
+    """The row of a request's score."""
+    subject = request_subject(row)
+    return {
+        "score_id": score_id("span", subject, evaluator.name, evaluator.version, "online"),
+        "subject_type": "span",
+        "subject_id": subject,
+        "trace_id": row["trace_id"],
+        "span_id": row["span_id"],
+        "source": "online",
+        "sampling_probability": probability,
+        "subject_time": row.get("end_time"),
+        "request_model": row.get("response_model") or row.get("request_model"),
+        **{name: row.get(name) for name in DIMENSIONS},
+        **result(evaluator, score, now, cost),
+    }
+
+
+def result(evaluator: Described, score: Score, now: float, cost: float | None = None) -> dict[str, Any]:
+    """The columns that say what the evaluator found."""
+    judge = score.judge or JudgeUse("")
+    return {
+        "evaluator": evaluator.name,
+        "version": evaluator.version,
+        "value": score.value,
+        "label": score.label,
+        "explanation": clean(score.explanation)[:MAX_EXPLANATION] if score.explanation else None,
+        "status": str(score.status),
+        "error_type": score.error_type,
+        "attempts": score.attempts,
+        "judge_model": judge.model or None,
+        "judge_input_tokens": judge.input_tokens if score.judge else None,
+        "judge_output_tokens": judge.output_tokens if score.judge else None,
+        "judge_cost_usd": cost,
+        "scored_at": datetime.fromtimestamp(now, UTC),
+    }
+
+
+def score_table(rows: Iterable[Row]) -> pa.Table:
+    """The rows as a table, without what the store fills in."""
+    names = [name for name in SCORES.names if name not in ("commit_seq", "committed_at")]
+    return pa.Table.from_pylist(list(rows), schema=pa.schema([SCORES.field(name) for name in names]))
