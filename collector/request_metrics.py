@@ -11,7 +11,7 @@ from collector.otlp.settings import RequestMetricsSettings
 
 OTHER = "other"
 COLUMNS = (
-    "response_model request_model tenant operation service status duration_s time_to_first_token_s "
+    "response_model request_model tenant operation service status vantage duration_s time_to_first_token_s "
     "input_tokens output_tokens"
 ).split()
 
@@ -53,7 +53,10 @@ class RequestMetrics:
         self._requests = metrics.counters.tidegauge_requests_total
 
     def observe(self, table: pa.Table) -> None:
-        """Takes rows of `spans` that stand for a request; rows of other spans, by `is_request`, are left out."""
+        """Takes settled requests (rows of the view `requests`); rows that are none, by `is_request`, are left out.
+
+        Give each request once, when its best vantage is known: an engine's span comes before the client's.
+        """
         if "is_request" in table.column_names:
             table = table.filter(pc.fill_null(table["is_request"], False))
         counts: Counter[tuple[tuple[str, ...], str]] = Counter()
@@ -73,9 +76,11 @@ class RequestMetrics:
         )
 
     def _observe(self, row: dict[str, Any], labels: tuple[str, ...]) -> None:
-        if row.get("duration_s") is not None:
+        # What the engine measured of a call that no client reported is no client's time.
+        seen_by_client = row.get("vantage") != "engine"
+        if seen_by_client and row.get("duration_s") is not None:
             self._duration.labels(*labels).observe(row["duration_s"])
-        if row.get("time_to_first_token_s") is not None:
+        if seen_by_client and row.get("time_to_first_token_s") is not None:
             self._first_token.labels(*labels).observe(row["time_to_first_token_s"])
         for token_type in ("input", "output"):
             if (tokens := row.get(f"{token_type}_tokens")) is not None:

@@ -80,7 +80,7 @@ class GrpcServer:
 
 def _handler(receiver: TraceReceiver, signal: Signal, service: str) -> grpc.GenericRpcHandler:
     # Bytes in and out: the receiver parses, so that a malformed message is told and counted as over HTTP.
-    method = grpc.unary_unary_rpc_method_handler(_export(receiver, signal))
+    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_export(receiver, signal))
     return grpc.method_handlers_generic_handler(service, {"Export": method})
 
 
@@ -90,7 +90,8 @@ def _export(
     async def export(body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         outcome = await receiver.receive(body, PROTOBUF, None, TRANSPORT, signal)
         if outcome.accepted:
-            return success(outcome).SerializeToString()
+            answer: bytes = success(outcome).SerializeToString()
+            return answer
         code = CODES[outcome.outcome]
         context.set_trailing_metadata((("grpc-status-details-bin", _details(outcome, code)),))
         await context.abort(code, outcome.message)
@@ -107,4 +108,5 @@ def _details(outcome: ExportOutcome, code: grpc.StatusCode) -> bytes:
         detail = AnyMessage()
         detail.Pack(RetryInfo(retry_delay=delay))
         status.details.append(detail)
-    return status.SerializeToString()
+    details: bytes = status.SerializeToString()
+    return details

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import ENCODINGS, JSON, PROTOBUF, UnsupportedBodyError, media_type
 from collector.otlp.receiver import TraceReceiver
+from store.writer import StoreOverloaded
 
 TRANSPORT = "http"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -83,11 +84,15 @@ async def _body(request: Request, receiver: TraceReceiver) -> bytes | ExportOutc
     body = bytearray()
     seconds = receiver.settings.body_timeout_seconds
     try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    return too_large
+        with receiver.space() as space:
+            async with asyncio.timeout(seconds):
+                async for chunk in request.stream():
+                    space.take(len(chunk))
+                    body += chunk
+                    if len(body) > limit:
+                        return too_large
+    except StoreOverloaded as error:
+        return receiver.retry(ExportOutcome(Outcome.OVERLOADED, f"overloaded: {error}; try again"))
     except TimeoutError:
         return ExportOutcome(Outcome.TIMEOUT, f"the body did not end within {seconds:g} s")
     return bytes(body)

@@ -4,9 +4,12 @@ Every transport calls `TraceReceiver.receive`, and only translates headers and t
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
+from typing import cast
 
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -38,6 +41,26 @@ REQUESTS: Mapping[Signal, type[Message]] = {
 }
 
 
+class Space:
+    """A share of the memory that all requests together may take; given back at the end of the `with` block."""
+
+    def __init__(self, grow: Callable[[int], None]) -> None:
+        self._grow = grow
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Takes `size` bytes more; StoreOverloaded if all requests together would have too many."""
+        self._grow(size)
+        self._held += size
+
+    def __enter__(self) -> "Space":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._grow(-self._held)
+        self._held = 0
+
+
 class TraceReceiver:
     """Decodes export requests off the event loop and hands their spans to the store.
 
@@ -61,7 +84,11 @@ class TraceReceiver:
         self._decoder = Decoder(settings, key)
         self._transform = transform
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="otlp-decode")
+        self._lock = threading.Lock()
         self._inflight = 0
+        self._closed = False
+        for status in ("stored", "duplicate", "rejected", "overloaded", "failed"):
+            metrics.counters.tidegauge_ingest_spans_total.labels(status)
 
     async def receive(
         self,
@@ -97,7 +124,20 @@ class TraceReceiver:
 
     def close(self) -> None:
         """Stops decoding; may be called twice.  What was submitted is the store's."""
+        self._closed = True
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def space(self) -> Space:
+        """For what a transport holds before it calls `receive`."""
+        return Space(self._grow)
+
+    def _grow(self, size: int) -> None:
+        with self._lock:
+            # One request alone may always come, whatever the settings.
+            if size > 0 and self._inflight and self._inflight + size > self.settings.max_inflight_bytes:
+                raise StoreOverloaded(f"requests of {self._inflight} bytes are being handled")
+            self._inflight += size
+            self._metrics.gauges.tidegauge_ingest_inflight_bytes.set(self._inflight)
 
     async def _guarded(
         self, body: bytes, content_type: str | None, content_encoding: str | None, signal: Signal
@@ -106,26 +146,26 @@ class TraceReceiver:
         settings = self.settings
         if len(body) > settings.max_request_bytes:
             raise BodyTooLargeError(f"the request has {len(body)} bytes; the limit is {settings.max_request_bytes}")
-        if self._inflight and self._inflight + len(body) > settings.max_inflight_bytes:
-            raise StoreOverloaded(f"requests of {self._inflight} bytes are being handled")
         media = media_type(content_type)
-        self._hold(len(body))
-        try:
+        if self._closed:
+            raise StoreUnavailable("the service is shutting down")
+        with self.space() as space:
+            space.take(len(body))
             loop = asyncio.get_running_loop()
             work = self._traces if signal is Signal.TRACES else self._unsupported
-            outcome = await loop.run_in_executor(self._threads, work, body, media, content_encoding, signal)
+            work_on = partial(work, body, media, content_encoding, signal, space)
+            outcome = await loop.run_in_executor(self._threads, work_on)
             return outcome if isinstance(outcome, ExportOutcome) else await self._committed(*outcome)
-        finally:
-            self._hold(-len(body))
 
-    def _hold(self, size: int) -> None:
-        self._inflight += size
-        self._metrics.gauges.tidegauge_ingest_inflight_bytes.set(self._inflight)
+    def _open(self, body: bytes, media: str, encoding: str | None, signal: Signal, space: Space) -> Message:
+        opened = decompress(body, encoding, self.settings.max_body_bytes)
+        space.take(max(0, len(opened) - len(body)))
+        return parse(opened, media, REQUESTS[signal])
 
     def _traces(
-        self, body: bytes, media: str, encoding: str | None, _: Signal
+        self, body: bytes, media: str, encoding: str | None, signal: Signal, space: Space
     ) -> "ExportOutcome | tuple[Decoded, Future[Committed]]":
-        request = parse(decompress(body, encoding, self.settings.max_body_bytes), media, ExportTraceServiceRequest)
+        request = cast(ExportTraceServiceRequest, self._open(body, media, encoding, signal, space))
         if self._transform is not None:
             self._transform(request)
         decoded = self._decoder.decode(request, self._clock.now())
@@ -166,9 +206,11 @@ class TraceReceiver:
         if decoded.latest_end is not None:
             self._metrics.gauges.tidegauge_ingest_lag_seconds.set(self._clock.now() - decoded.latest_end)
 
-    def _unsupported(self, body: bytes, media: str, encoding: str | None, signal: Signal) -> ExportOutcome:
+    def _unsupported(
+        self, body: bytes, media: str, encoding: str | None, signal: Signal, space: Space
+    ) -> ExportOutcome:
         """Logs and metrics: taken, so that SDKs do not log an error a minute for ever, and not kept, which we say."""
-        request = parse(decompress(body, encoding, self.settings.max_body_bytes), media, REQUESTS[signal])
+        request = self._open(body, media, encoding, signal, space)
         count = _records(request)
         self._metrics.counters.tidegauge_ingest_discarded_total.labels(signal.value).inc(count)
         if not count:
