@@ -107,6 +107,7 @@ class EngineMapping:
     labels: Mapping[str, str]
     rules: tuple[MapRule, ...]
     hint_only: bool = False
+    process_start: str = ""  # native gauge with the time at which the process started: a change is a restart
     metrics_path: str = "/metrics"
     never: tuple[Never, ...] = ()
     spellings: tuple[Spelling, ...] = ()

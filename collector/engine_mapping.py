@@ -1,0 +1,381 @@
+"""From an engine's series to the common families: planned once per layout, then only values are copied."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import itemgetter
+
+from prometheus_client.utils import floatToGoString
+
+from catalog.engine import EngineMapping, MapRule, engines
+from catalog.family import Family, Kind, families
+from collector.exposition.model import Labels, Layout, Scrape, Series
+from collector.exposition.writer import sample_suffix_rank, series_text
+from collector.targets import Target
+
+UNKNOWN = "unknown"
+MAX_LABEL_VALUE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A native series' part in one of ours: its value times `multiply` by `divide`, and by other series' values."""
+
+    position: int
+    multiply: float = 1.0
+    divide: float = 1.0
+    multiply_by: int | None = None
+    divide_by: int | None = None
+    absent_when: float | None = None
+
+    def plain(self) -> bool:
+        """Whether the value is copied as it is."""
+        return (self.multiply, self.divide, self.multiply_by, self.divide_by, self.absent_when) == (
+            1.0,
+            1.0,
+            None,
+            None,
+            None,
+        )
+
+    def value(self, values: Sequence[float]) -> float | None:
+        """None where the engine says nothing."""
+        value = values[self.position]
+        if self.absent_when is not None and value == self.absent_when:
+            return None
+        value = value * self.multiply / self.divide
+        if self.multiply_by is not None:
+            value *= values[self.multiply_by]
+        if self.divide_by is not None:
+            divisor = values[self.divide_by]
+            return value / divisor if divisor else None
+        return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MappedSeries:
+    """One of our series: the exposed sample name, labels and how they stand in the text."""
+
+    family: Family
+    name: str
+    labels: Labels
+    text: str
+
+    def label(self, name: str) -> str:
+        """The value of a label, or ''."""
+        return next((value for key, value in self.labels if key == name), "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    position: int
+    combine: Callable[[Iterable[float]], float]
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What a layout means: which of our series take which values.  The same object while the layout is."""
+
+    engine: str
+    models: tuple[str, ...]
+    series: tuple[MappedSeries, ...]  # grouped by family, histograms' buckets ascending, then count, sum
+    reason: str = ""  # why nothing, or not everything, was mapped
+    start: int | None = None  # the scrape's position of the time at which the engine's process started
+    _copied: tuple[int, ...] = ()
+    _computed: tuple[_Computed, ...] = ()
+
+    def values(self, values: Sequence[float]) -> list[float | None]:
+        """Our values from the scrape's, in the order of `series`."""
+        if not self.series:
+            return []
+        taken = itemgetter(*self._copied)(values)
+        ours: list[float | None] = list(taken) if len(self._copied) > 1 else [taken]
+        for computed in self._computed:
+            parts = [part for source in computed.sources if (part := source.value(values)) is not None]
+            ours[computed.position] = computed.combine(parts) if parts else None
+        return ours
+
+    def families(self) -> tuple[str, ...]:
+        """Names of the families that have a series."""
+        return tuple(dict.fromkeys(series.family.name for series in self.series))
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """One scrape of a target in common families; None where the engine says nothing."""
+
+    target: Target
+    at: float
+    plan: Plan
+    values: Sequence[float | None]
+    started: float | None = None  # Unix time of the engine's start, where it says so
+
+    def samples(self) -> Iterator[tuple[MappedSeries, float]]:
+        """The series that have a value."""
+        for series, value in zip(self.plan.series, self.values, strict=True):
+            if value is not None:
+                yield series, value
+
+
+class EngineMapper:
+    """Maps the scrapes of one target.  Not thread-safe."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._layout: Layout | None = None
+        self._plan = Plan(UNKNOWN, (), ())
+
+    def map(self, scrape: Scrape, at: float) -> Mapped:
+        """The scrape in common families."""
+        if scrape.layout is not self._layout:
+            self._plan = planned(scrape.layout, self._target)
+            self._layout = scrape.layout
+        start = self._plan.start
+        started = None if start is None else scrape.values[start]
+        return Mapped(self._target, at, self._plan, self._plan.values(scrape.values), started)
+
+
+def recognised(layout: Layout, target: Target) -> tuple[EngineMapping | None, str]:
+    """The engine that the target's label `engine` names, else the one whose names are there; and why there is none."""
+    hint = target.labels.get("engine")
+    if hint is not None:
+        mapping = engines().get(hint)
+        return mapping, "" if mapping else f"the label engine says {hint!r}; known are {', '.join(engines())}"
+    names = {series.name for series in layout.series}
+    scored = [(mapping.recognises(names), mapping) for mapping in engines().values() if not mapping.hint_only]
+    best, mapping = max(scored, key=lambda pair: pair[0], default=(0, None))
+    if best:
+        return mapping, ""
+    seen = ", ".join(sorted(names)[:3]) or "nothing"
+    known = ", ".join(engine.title for engine in engines().values())
+    return None, f"serves {seen}, which no known engine does ({known}); the label 'engine' can name one"
+
+
+def planned(layout: Layout, target: Target) -> Plan:
+    """The plan for a layout."""
+    mapping, reason = recognised(layout, target)
+    if mapping is None:
+        return Plan(_clipped(target.labels.get("engine", UNKNOWN)), (), (), reason)
+    return _Planner(layout, target, mapping).plan()
+
+
+def _clipped(value: str) -> str:
+    return value if len(value) <= MAX_LABEL_VALUE else value[:MAX_LABEL_VALUE]
+
+
+@dataclass(slots=True)
+class _Output:
+    rule: MapRule
+    sources: list[Source] = field(default_factory=list)
+
+
+Key = tuple[str, str, Labels]  # family, sample name, labels
+
+
+class _Planner:
+    """One layout of one target under one engine's mapping."""
+
+    def __init__(self, layout: Layout, target: Target, mapping: EngineMapping) -> None:
+        self._layout = layout
+        self._target = target
+        self._mapping = mapping
+        self._by_name: dict[str, list[int]] = {}
+        for position, series in enumerate(layout.series):
+            if position not in layout.repeated:
+                self._by_name.setdefault(mapping.canonical(series.name), []).append(position)
+        self._types: dict[str, str] = {mapping.canonical(name): kind for name, kind in layout.metadata.types.items()}
+        self._models = self._served_models()
+        self._faults: list[str] = []
+
+    def plan(self) -> Plan:
+        outputs: dict[Key, _Output] = {}
+        taken: set[tuple[str, tuple[tuple[str, str], ...], str]] = set()
+        # Current spellings before deprecated ones, then what is added onto either.
+        for rule in sorted(self._mapping.rules, key=lambda rule: (rule.adds, bool(rule.until))):
+            thing = (rule.family, tuple(sorted(rule.set.items())), rule.part)
+            if thing in taken and not rule.adds:
+                continue
+            found = [item for native in self._natives(rule) for item in self._outputs_of(rule, native)]
+            for key, source in found:
+                outputs.setdefault(key, _Output(rule)).sources.append(source)
+            if found:
+                taken.add(thing)
+        return self._assembled(self._completed(outputs))
+
+    def _served_models(self) -> tuple[str, ...]:
+        """The values of the engine's own model label, in the order of their appearance."""
+        native = next((key for key, ours in self._mapping.labels.items() if ours == "model"), None)
+        values = dict.fromkeys(
+            dict(self._layout.series[position].labels).get(native or "", "")
+            for name, positions in self._by_name.items()
+            if name.startswith(self._mapping.signature)
+            for position in positions
+        )
+        return tuple(_clipped(value) for value in values if value)
+
+    def _fallback_model(self) -> str:
+        """For series without a model: what the configuration says, else the only one served, else unknown."""
+        given = self._target.labels.get("model")
+        return given or (self._models[0] if len(self._models) == 1 else UNKNOWN)
+
+    def _natives(self, rule: MapRule) -> list[str]:
+        """The native names that the rule is about, if what it needs is there."""
+        if any(not self._positions(name) for name in rule.needs):
+            return []
+        if "*" not in rule.native:
+            return [rule.native]
+        pattern = _wildcard(rule.native)
+        return sorted({match.group(1) for name in self._by_name if (match := pattern.fullmatch(name))})
+
+    def _positions(self, name: str) -> list[int]:
+        # OpenMetrics adds `_total` to counters that have none in the old text.
+        return self._by_name.get(name) or self._by_name.get(f"{name}_total", [])
+
+    def _outputs_of(self, rule: MapRule, native: str) -> Iterator[tuple[Key, Source]]:
+        family = families()[rule.family]
+        for suffix, ours in _suffixes(rule, family):
+            positions = self._positions(native) if not suffix else self._by_name.get(native + suffix, [])
+            if positions and not self._type_fits(rule, native):
+                return
+            for position in positions:
+                labels = dict(self._layout.series[position].labels)
+                if not _selected(labels, rule.where):
+                    continue
+                source = self._source(rule, position, ours)
+                bound = _bound(labels["le"], rule) if ours == "_bucket" and "le" in labels else None
+                if source is None or (ours == "_bucket" and bound is None):
+                    continue
+                yield (family.name, family.name + ours, self._labels(rule, family, labels, bound)), source
+
+    def _type_fits(self, rule: MapRule, native: str) -> bool:
+        """Whether TYPE agrees; `untyped` says nothing, and info metrics come as gauges in the old text."""
+        metadata = self._layout.metadata
+        said = self._types.get(native) or self._types.get(native.removesuffix("_total").removesuffix("_info"))
+        said = said or metadata.type_of(native)
+        fits = said in ("untyped", rule.exposed_type) or (said, rule.exposed_type) in (
+            ("gauge", "info"),
+            ("info", "gauge"),
+            ("stateset", "gauge"),
+            ("summary", "histogram") if rule.take != "all" else ("", ""),
+        )
+        if not fits:
+            self._faults.append(f"{native} is a {said} here and not a {rule.exposed_type}: left out")
+        return fits
+
+    def _source(self, rule: MapRule, position: int, ours: str) -> Source | None:
+        scaled = rule.kind is not Kind.HISTOGRAM or ours == "_sum"
+        multiply, divide = (rule.multiply, rule.divide) if scaled else (1.0, 1.0)
+        by: list[int | None] = []
+        for name in (rule.multiply_by, rule.divide_by):
+            other = self._beside(position, name) if name else None
+            if name and other is None:
+                return None
+            by.append(other)
+        return Source(position, multiply, divide, by[0], by[1], rule.absent_when)
+
+    def _beside(self, position: int, name: str) -> int | None:
+        """The series of another metric with the same labels, else its only one."""
+        candidates = self._positions(name)
+        labels = self._layout.series[position].labels
+        for candidate in candidates:
+            if self._layout.series[candidate].labels == labels:
+                return candidate
+        return candidates[0] if len(candidates) == 1 else None
+
+    def _labels(self, rule: MapRule, family: Family, native: Mapping[str, str], bound: str | None) -> Labels:
+        allowed = {*family.labels, *family.optional_labels}
+        found = {
+            ours: _clipped(native[key])
+            for key, ours in {**self._mapping.labels, **rule.labels}.items()
+            if ours in allowed and native.get(key)
+        }
+        # A required label is always there, even where this series does not say.
+        required = {label: "" for label in family.labels if label in rule.labels.values()}
+        labels = {**required, **found, **rule.set, "target": self._target.name, "engine": self._mapping.name}
+        if "model" in allowed and not labels.get("model"):
+            labels["model"] = self._fallback_model()
+        ordered = [(name, labels[name]) for name in (*family.labels, *family.optional_labels) if name in labels]
+        return tuple(ordered) if bound is None else (*ordered, ("le", bound))
+
+    def _completed(self, outputs: dict[Key, _Output]) -> dict[Key, _Output]:
+        """Histograms without buckets get the one that says nothing, +Inf, so that they stay valid histograms."""
+        complete = dict(outputs)
+        for (family, name, labels), output in outputs.items():
+            if families()[family].kind is not Kind.HISTOGRAM or name != f"{family}_count":
+                continue
+            infinite = (family, f"{family}_bucket", (*labels, ("le", "+Inf")))
+            if infinite not in complete:
+                complete[infinite] = _Output(output.rule, output.sources)
+        whole = {(family, labels) for family, name, labels in complete if name == f"{family}_count"}
+        return {key: output for key, output in complete.items() if _belongs(key, whole)}
+
+    def _assembled(self, outputs: dict[Key, _Output]) -> Plan:
+        order = {name: position for position, name in enumerate(families())}
+        keys = sorted(outputs, key=lambda key: _place(key, order))
+        series, copied, computed = [], [], []
+        for position, (family, name, labels) in enumerate(keys):
+            output = outputs[(family, name, labels)]
+            series.append(MappedSeries(families()[family], name, labels, series_text(name, labels)))
+            copied.append(output.sources[0].position)
+            if len(output.sources) > 1 or not output.sources[0].plain():
+                combine = {"sum": sum, "max": max, "min": min}[output.rule.combine]
+                computed.append(_Computed(position, combine, tuple(output.sources)))
+        models = dict.fromkeys(one.label("model") for one in series)
+        reason = "; ".join(dict.fromkeys(self._faults))
+        if not series and not reason:
+            reason = f"is {self._mapping.title}, but serves none of the metrics that are mapped"
+        start = next(iter(self._by_name.get(self._mapping.process_start, [])), None)
+        return Plan(self._mapping.name, tuple(models), tuple(series), reason, start, tuple(copied), tuple(computed))
+
+
+def _suffixes(rule: MapRule, family: Family) -> list[tuple[str, str]]:
+    """Pairs of native and our suffix that the rule copies."""
+    if family.kind is not Kind.HISTOGRAM:
+        return [({"all": "", "sum": "_sum", "count": "_count"}[rule.take], "")]
+    if rule.part != "whole":
+        return [({"sum": "_sum", "count": "_count"}.get(rule.take, ""), f"_{rule.part}")]
+    both = [("_count", "_count"), ("_sum", "_sum")]
+    return both if rule.take == "sum_count" else [("_bucket", "_bucket"), *both]
+
+
+@lru_cache(maxsize=256)
+def _wildcard(native: str) -> re.Pattern[str]:
+    name = ".*".join(re.escape(part) for part in native.split("*"))
+    return re.compile(f"({name}?)(?:_bucket|_sum|_count)?")
+
+
+def _selected(labels: Mapping[str, str], where: Mapping[str, str]) -> bool:
+    return all(
+        re.fullmatch(wanted[1:], labels.get(name, "")) is not None
+        if wanted.startswith("~")
+        else labels.get(name, "") == wanted
+        for name, wanted in where.items()
+    )
+
+
+def _bound(le: str, rule: MapRule) -> str | None:
+    """The bucket's upper bound in our unit and the canonical spelling."""
+    try:
+        return floatToGoString(float(le) * rule.multiply / rule.divide)
+    except ValueError:
+        return None
+
+
+def _belongs(key: Key, whole: set[tuple[str, Labels]]) -> bool:
+    """Whether a histogram's sample has a count beside it; other samples always belong."""
+    family, name, labels = key
+    if families()[family].kind is not Kind.HISTOGRAM:
+        return True
+    return (family, labels[:-1] if name.endswith("_bucket") else labels) in whole
+
+
+def _place(key: Key, order: Mapping[str, int]) -> tuple[int, Labels, int, float]:
+    family, name, labels = key
+    if name.endswith("_bucket") and labels and labels[-1][0] == "le":
+        return order[family], labels[:-1], 0, float(labels[-1][1])
+    return order[family], labels, sample_suffix_rank(name, families()[family].kind), 0.0
+
+
+__all__ = ["UNKNOWN", "EngineMapper", "Mapped", "MappedSeries", "Plan", "Series", "planned", "recognised"]

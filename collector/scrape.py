@@ -1,0 +1,156 @@
+"""Scrapes every target at its own moment of the interval; one that misbehaves costs the others nothing."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+import aiohttp
+import pyarrow as pa
+
+from catalog.clock import Clock
+from catalog.instruments import Instruments
+from collector.engine_state import EngineStates
+from collector.fetch import ScrapeFailure, fetch, new_session
+from collector.ingest import ScrapeIngest, ScrapeResult, TargetStatus
+from collector.served import Served
+from collector.settings import ScrapeSettings
+from collector.targets import Target, TargetList
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[pa.Table], Awaitable[None] | None]
+OnScrape = Callable[[ScrapeResult], Awaitable[None] | None]
+
+
+def phase(url: str, interval: float) -> float:
+    """When in the interval a target's turn is: spread over the targets, and the same after a restart.
+
+    >>> 0 <= phase("http://gpu-7:8000/metrics", 5.0) < 5.0
+    True
+    """
+    digest = hashlib.blake2b(url.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 * interval
+
+
+class Scraper:
+    """Keeps one loop per target; `run` ends when it is cancelled.
+
+    `sink` gets each scrape's rows of `engine_state`; `on_scrape` gets every result, good or bad.  An error of either
+    is counted and logged, and the scraping goes on.
+    """
+
+    def __init__(
+        self,
+        settings: ScrapeSettings,
+        served: Served,
+        engine_states: EngineStates,
+        sink: Sink,
+        clock: Clock,
+        metrics: Instruments,
+        on_scrape: OnScrape | None = None,
+    ) -> None:
+        self._settings = settings
+        self._ingest = ScrapeIngest(settings, served, engine_states, metrics)
+        self._targets = TargetList((entry.target() for entry in settings.targets), settings.file_sd, metrics)
+        self._sink = sink
+        self._on_scrape = on_scrape
+        self._clock = clock
+        self._metrics = metrics
+        self._loops: dict[Target, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Scrapes until cancelled, following changes of the `file_sd` files."""
+        session = new_session()
+        try:
+            while True:
+                await self._follow(session)
+                await self._clock.sleep(self._settings.file_sd_refresh)
+        finally:
+            await self._stop(list(self._loops))
+            await session.close()
+
+    async def once(self) -> list[ScrapeResult]:
+        """Every target scraped now, at the same time: for `tidegauge check --live`."""
+        targets = await asyncio.to_thread(self._targets.refresh)
+        async with new_session() as session:
+            return await asyncio.gather(*(self.scrape(target, session) for target in targets))
+
+    def statuses(self) -> list[TargetStatus]:
+        """What is known of every target."""
+        return self._ingest.statuses()
+
+    def discovery_errors(self) -> list[str]:
+        """What is wrong with the `file_sd` files now."""
+        return self._targets.errors
+
+    async def scrape(self, target: Target, session: aiohttp.ClientSession) -> ScrapeResult:
+        """One scrape, through to what is served and stored."""
+        began, at = perf_counter(), self._clock.now()
+        settings = self._settings
+        try:
+            answer = await fetch(session, target, settings.timeout, settings.max_body)
+        except ScrapeFailure as failure:
+            result = self._ingest.failed(target, failure.reason, str(failure), at)
+        else:
+            arguments = (target, answer.text, at)
+            if len(answer.text) > settings.parse_in_thread_above:
+                result = await asyncio.to_thread(self._ingest.ingest, *arguments, openmetrics=answer.openmetrics)
+            else:
+                result = self._ingest.ingest(*arguments, openmetrics=answer.openmetrics)
+        took = perf_counter() - began
+        self._metrics.gauges.tidegauge_scrape_duration_seconds.labels(target=target.name).set(took)
+        await self._hand_on(result)
+        return result
+
+    async def _hand_on(self, result: ScrapeResult) -> None:
+        if result.rows is not None and result.rows.num_rows:
+            await _awaited(self._sink(result.rows))
+        if self._on_scrape is not None:
+            await _awaited(self._on_scrape(result))
+
+    async def _follow(self, session: aiohttp.ClientSession) -> None:
+        """Starts and stops loops so that there is one for each target."""
+        try:
+            targets = await asyncio.to_thread(self._targets.refresh)
+        except Exception as error:  # whatever a file holds, the known targets stay
+            self._unexpected("discovery", error)
+            return
+        await self._stop([target for target in self._loops if target not in targets])
+        for target in targets:
+            if target not in self._loops:
+                self._ingest.expect(target)
+                self._loops[target] = asyncio.create_task(self._watch(target, session), name=f"scrape {target.name}")
+
+    async def _stop(self, targets: list[Target]) -> None:
+        tasks = [self._loops.pop(target) for target in targets]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for target in targets:
+            self._ingest.forget(target)
+
+    async def _watch(self, target: Target, session: aiohttp.ClientSession) -> None:
+        interval = self._settings.interval
+        now = self._clock.now()
+        turn = now + (phase(target.url, interval) - now) % interval
+        while True:
+            await self._clock.sleep(turn - self._clock.now())
+            try:
+                await self.scrape(target, session)
+            except Exception as error:  # not even a fault of ours may end the loop
+                self._unexpected("scrape", error, target.name)
+            missed = max(0.0, self._clock.now() - turn) // interval
+            turn += (missed + 1) * interval
+
+    def _unexpected(self, loop: str, error: Exception, target: str = "") -> None:
+        self._metrics.counters.tidegauge_loop_errors_total.labels(loop=loop).inc()
+        log.error(
+            "loop_error", extra={"loop": loop, "target": target, "error": f"{type(error).__name__}: {error}"[:300]}
+        )
+
+
+async def _awaited(outcome: Awaitable[None] | None) -> None:
+    if outcome is not None:
+        await outcome

@@ -1,0 +1,75 @@
+"""What `/metrics` serves: the last scrape of every target in common families, and our own registry."""
+
+from collections.abc import Iterable
+from threading import Lock
+
+from prometheus_client import CollectorRegistry
+from prometheus_client import generate_latest as text_of
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
+
+from catalog.clock import Clock
+from catalog.family import families
+from collector.engine_mapping import Mapped
+from collector.exposition.writer import (
+    OPENMETRICS_CONTENT_TYPE,
+    TEXT_CONTENT_TYPE,
+    family_header,
+    number,
+    wants_openmetrics,
+)
+
+
+class Served:
+    """Holds the last good scrape per target; safe to use from several threads.
+
+    A target that has not been scraped well for `stale_after` seconds is served no more, so that no gauge keeps a
+    value that nobody vouches for.
+    """
+
+    def __init__(self, clock: Clock, stale_after: float, registry: CollectorRegistry | None = None) -> None:
+        self._clock = clock
+        self._stale_after = stale_after
+        self._registry = registry
+        self._last: dict[str, Mapped] = {}
+        self._lock = Lock()
+
+    def put(self, mapped: Mapped) -> None:
+        """Replaces what is served of the scrape's target."""
+        with self._lock:
+            self._last[mapped.target.name] = mapped
+
+    def forget(self, target: str) -> None:
+        """Serves nothing of a target any more, for instance because it has left the configuration."""
+        with self._lock:
+            self._last.pop(target, None)
+
+    def current(self) -> list[Mapped]:
+        """The scrapes that are not stale, by target; stale ones are forgotten."""
+        oldest = self._clock.now() - self._stale_after
+        with self._lock:
+            self._last = {name: mapped for name, mapped in self._last.items() if mapped.at >= oldest}
+            return [self._last[name] for name in sorted(self._last)]
+
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """The exposition in the format that `accept` prefers, and its content type."""
+        openmetrics = wants_openmetrics(accept)
+        body = rendered(self.current(), openmetrics=openmetrics)
+        if self._registry is not None:
+            own = (openmetrics_of if openmetrics else text_of)(self._registry).decode()
+            body += own.removesuffix("# EOF\n")
+        if openmetrics:
+            return (body + "# EOF\n").encode(), OPENMETRICS_CONTENT_TYPE
+        return body.encode(), TEXT_CONTENT_TYPE
+
+
+def rendered(scrapes: Iterable[Mapped], *, openmetrics: bool) -> str:
+    """The scrapes' samples, each family once under its header, whatever the number of targets; without `# EOF`."""
+    by_family: dict[str, list[str]] = {}
+    for mapped in scrapes:
+        for series, value in mapped.samples():
+            by_family.setdefault(series.family.name, []).append(f"{series.text} {number(value)}\n")
+    return "".join(
+        family_header(family, openmetrics=openmetrics) + "".join(by_family[name])
+        for name, family in families().items()
+        if name in by_family
+    )
