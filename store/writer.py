@@ -4,12 +4,14 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from time import perf_counter
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+from opentelemetry import trace
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
@@ -36,6 +38,17 @@ class _Submission:
 
 
 Listener = Callable[[Mapping[str, pa.Table]], None]
+TRACER = trace.get_tracer("tidegauge.store")
+OWN_SERVICE = "tidegauge"
+
+
+def _only_own_spans(group: Sequence[_Submission]) -> bool:
+    """Whether the commit is of Tidegauge's own spans alone; a span for it would be an echo without end."""
+    return all(
+        name == "spans" and pc.all(pc.equal(table.column("service"), OWN_SERVICE), min_count=0).as_py()
+        for submission in group
+        for name, table in submission.tables.items()
+    )
 
 
 class Writer:
@@ -117,7 +130,10 @@ class Writer:
     def _commit_group(self, group: Sequence[_Submission]) -> None:
         self._metrics.gauges.tidegauge_ingest_queue_batches.set(self._queue.qsize())
         try:
-            results = self._commit(group)
+            with nullcontext() if _only_own_spans(group) else TRACER.start_as_current_span("commit") as span:
+                results = self._commit(group)
+                if span is not None:
+                    span.set_attribute("tidegauge.rows", sum(submission.batch.rows() for submission in group))
         except Exception as error:
             self._metrics.counters.tidegauge_store_commits_total.labels(outcome="error").inc()
             self._commit_singly(group, error)

@@ -135,7 +135,7 @@ class Recording:
             target = entry.get("target", self._default_target)
             if target not in self.targets:
                 raise RecordingError(f"scrapes.jsonl.xz line {number}: target {target!r} is not in manifest.json")
-            yield Scrape(float(entry["unix_seconds"]), target, entry["text"])
+            yield Scrape(float(entry["unix_seconds"]), str(target), entry["text"])
 
     def _gpu_looks(self) -> Iterator[GpuLook]:
         # A card that was recorded on its own has a start of its own: it is laid beside the rest.

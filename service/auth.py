@@ -1,0 +1,236 @@
+"""API keys: who may call, in which role, for which tenants.  Only hashes of keys are kept."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+
+from catalog.clock import Clock
+from service.api.problems import Problem
+from store.scope import EVERYTHING, Scope
+
+FILE = "keys.json"
+PREFIX = "tg"
+
+
+class Role(StrEnum):
+    """What a key may do: send, look, or both and manage."""
+
+    INGEST = "ingest"
+    READ = "read"
+    ADMIN = "admin"
+
+
+class KeyFileBroken(Exception):
+    """The file of keys cannot be read; nobody is let in until it is mended."""
+
+
+class UnknownKey(Exception):
+    """There is no key of that id."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key as it is kept; `tenants` is None for one that is not bound.  Times are unix seconds."""
+
+    key_id: str
+    sha256: str
+    role: Role
+    tenants: tuple[str, ...] | None
+    name: str
+    created_at: float
+    revoked_at: float | None = None
+
+    def scope(self) -> Scope:
+        """The rows that the key's holder may see."""
+        return EVERYTHING if self.tenants is None else Scope(frozenset(self.tenants))
+
+    def public(self) -> dict[str, Any]:
+        """What may be shown of the key."""
+        shown = asdict(self)
+        del shown["sha256"]
+        return shown
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls: a key's holder, or anybody where no keys are needed."""
+
+    scope: Scope
+    role: Role
+    actor: str
+
+
+ANYBODY = Caller(EVERYTHING, Role.ADMIN, "anonymous")
+
+
+class KeyStore:
+    """The keys of a data directory; safe to call from any thread, and sees what another process changes."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self.path = directory / FILE
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int, int] | None = None
+        self._keys: tuple[Key, ...] = ()
+
+    def create(self, role: Role, *, name: str = "", tenants: Iterable[str] | None = None) -> tuple[Key, str]:
+        """A new key and the one time that its text can be seen.  Raises ValueError for an empty list of tenants."""
+        bound = None if tenants is None else tuple(sorted(set(tenants)))
+        if bound is not None and not all(bound or ("",)):
+            raise ValueError("a key bound to tenants names at least one, none of them empty")
+        key_id = secrets.token_hex(4)
+        text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
+        key = Key(key_id, _digest(text), Role(role), bound, name, self._clock.now())
+        with self._lock:
+            self._write((*self._load(), key))
+        return key, text
+
+    def list(self) -> tuple[Key, ...]:
+        """All keys, the revoked ones too.  Raises KeyFileBroken."""
+        with self._lock:
+            return self._load()
+
+    def revoke(self, key_id: str) -> Key:
+        """Ends a key at once.  Raises UnknownKey."""
+        with self._lock:
+            keys = self._load()
+            found = next((key for key in keys if key.key_id == key_id), None)
+            if found is None:
+                raise UnknownKey(f"there is no key {key_id!r}; `tidegauge keys list` shows those there are")
+            ended = Key(**{**asdict(found), "role": found.role, "revoked_at": self._clock.now()})
+            self._write(tuple(ended if key is found else key for key in keys))
+            return ended
+
+    def any(self) -> bool:
+        """Whether a key was ever made: a revoked last key must not open the door."""
+        return bool(self.list())
+
+    def find(self, text: str) -> Key | None:
+        """The valid key with this text.  Takes the same time whichever of them matches, or none."""
+        digest, found = _digest(text), None
+        for key in self.list():
+            if hmac.compare_digest(key.sha256, digest) and key.revoked_at is None:
+                found = key
+        return found
+
+    def _load(self) -> tuple[Key, ...]:
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            self._seen, self._keys = None, ()
+            return ()
+        seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if seen != self._seen:
+            self._keys = _parsed(self.path)
+            self._seen = seen
+        return self._keys
+
+    def _write(self, keys: tuple[Key, ...]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=FILE)
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump({"form": 1, "keys": [asdict(key) for key in keys]}, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self.path)  # mkstemp's mode is 0600
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _digest(text: str) -> str:
+    # A key is 256 random bits, so that a slow hash would protect nothing.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _parsed(path: Path) -> tuple[Key, ...]:
+    try:
+        document = json.loads(path.read_text())
+        return tuple(
+            Key(
+                **{
+                    **entry,
+                    "role": Role(entry["role"]),
+                    "tenants": None if entry["tenants"] is None else tuple(entry["tenants"]),
+                }
+            )
+            for entry in document["keys"]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KeyFileBroken(f"{path.name} cannot be read: {error}") from error
+
+
+def presented(authorization: str, api_key: str) -> str | None:
+    """The key that a request's headers carry: a bearer token, `x-api-key`, or the password of Basic."""
+    if api_key:
+        return api_key
+    scheme, _, value = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip() or None
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+class Gate:
+    """Decides who may call.  `required` asks for a key even if none was ever made."""
+
+    def __init__(self, keys: KeyStore | None, *, required: bool = False) -> None:
+        self._keys = keys
+        self._required = required
+
+    def open(self) -> bool:
+        """Whether everything is allowed to everybody."""
+        return not self._required and (self._keys is None or not self._keys.any())
+
+    def caller(self, authorization: str, api_key: str, role: Role) -> Caller:
+        """Who calls, if they may act in `role`.  Raises Problem 401 or 403."""
+        if self.open():
+            return ANYBODY
+        text = presented(authorization, api_key)
+        if text is None:
+            raise Problem(401, "Send an API key: Authorization: Bearer …, x-api-key, or as the password of Basic.")
+        key = self._keys.find(text) if self._keys is not None else None
+        if key is None:
+            raise Problem(401, "The API key is not valid; it may have been revoked.")
+        if key.role not in (role, Role.ADMIN):
+            raise Problem(403, f"This takes a key of role {role}; key {key.key_id} has role {key.role}.")
+        return Caller(key.scope(), key.role, f"key:{key.key_id}")
+
+    def dependency(self, role: Role) -> Callable[[Request], Caller]:
+        """A FastAPI dependency that gives the caller."""
+
+        def caller(request: Request) -> Caller:
+            headers = request.headers
+            return self.caller(headers.get("authorization", ""), headers.get("x-api-key", ""), role)
+
+        return caller
+
+    def unbound(self, role: Role) -> Callable[[Request], Caller]:
+        """Like `dependency`, for what shows all tenants together."""
+        given = self.dependency(role)
+
+        def caller(request: Request) -> Caller:
+            found = given(request)
+            if found.scope.tenants is not None:
+                raise Problem(403, "This shows all tenants together; the key is bound to some of them.")
+            return found
+
+        return caller

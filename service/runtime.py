@@ -1,0 +1,249 @@
+"""The running service: its parts, in the order in which data flows through them, started and stopped together."""
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pynvml
+from evals.drift.monitor import DriftMonitor
+from fastapi import FastAPI
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry
+
+from catalog.clock import Clock, SystemClock
+from catalog.instruments import Instruments
+from collector.engine_state import EngineStates
+from collector.gpu.collector import GpuCollector, host_node
+from collector.gpu.nvml import NvmlSource
+from collector.otlp.grpc import AddressInUseError, GrpcServer
+from collector.otlp.http import router as otlp_routes
+from collector.otlp.receiver import TraceReceiver, Transform
+from collector.otlp.settings import RequestMetricsSettings
+from collector.request_metrics import RequestMetrics
+from collector.scrape import Scraper
+from collector.served import Served
+from evals.judge.client import JudgeClient
+from evals.runner import EvalRunner, judge_tokens_today
+from service import locate
+from service.api.app import build_api
+from service.auth import KeyStore
+from service.config import Config, is_loopback
+from service.context import Context
+from service.counting import RequestCounting
+from service.gauges import StoreGauges
+from service.listeners import AddressTaken, HttpListener, bind
+from service.version import VERSION
+from store.database import Database
+from store.reads import Reads
+from store.writer import Writer
+
+LOG = logging.getLogger("tidegauge.service")
+TRACER = trace.get_tracer("tidegauge.service")
+GAUGES_EVERY_SECONDS = 10.0
+COUNT_EVERY_SECONDS = 2.0
+
+
+class NotSafeToListen(Exception):
+    """An address that others reach, and no key to keep them out."""
+
+
+class Service:
+    """All parts over one data directory.
+
+    A replay passes its own clock and drives the parts itself; `serve` passes none and starts the loops.
+    """
+
+    def __init__(self, config: Config, clock: Clock | None = None, transform: Transform | None = None) -> None:
+        """Opens the store and makes the parts; nothing listens or collects yet."""
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.registry = CollectorRegistry()
+        self.metrics = Instruments(self.registry)
+        self.metrics.gauges.tidegauge_build_info.labels(VERSION).set(1)
+        self.database = Database(config.data, config.store)
+        self.writer = Writer(self.database, self.clock, self.metrics, config.store)
+        self.reads = Reads(self.database)
+        self.keys = KeyStore(config.data / "keys.json")
+        self._collectors(transform)
+        self._evals()
+        self._http: list[HttpListener] = []
+        self._grpc = GrpcServer(self.receiver, config.otlp_grpc)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._problems: list[str] = []
+        self._stopped = False
+        self.app = self._app()
+
+    def _collectors(self, transform: Transform | None) -> None:
+        config, clock, metrics = self.config, self.clock, self.metrics
+        self.served = Served(clock, config.scrape.staleness(), self.registry)
+        self.scraper = Scraper(config.scrape, self.served, EngineStates(), self.writer, clock, metrics)
+        source = NvmlSource(pynvml, config.gpu, host_node(config.gpu))
+        self.gpu = GpuCollector(config.gpu, source, self.writer, clock, metrics)
+        self.receiver = TraceReceiver(
+            config.otlp, self.writer.submit, clock, metrics, _user_key(config.data), transform
+        )
+
+    def _evals(self) -> None:
+        config, clock, metrics = self.config, self.clock, self.metrics
+        self.judge: JudgeClient | None = None
+        if config.evals.judges and config.evals.judge is not None:
+            used = judge_tokens_today(self.reads, clock)
+            self.judge = JudgeClient(config.evals.judge, clock, metrics, random.Random(), used)
+        self.runner = EvalRunner(config.evals, self.reads, self.writer, clock, metrics, self.judge)
+        self.counting = RequestCounting(
+            self.reads, RequestMetrics(metrics, RequestMetricsSettings()), clock, config.evals.settle_seconds
+        )
+        self.drift = DriftMonitor(
+            config.drift, self.reads, self.writer, clock, metrics, random.Random(0), origin=clock.now()
+        )
+        self.gauges = StoreGauges(self.database, self.reads, clock, metrics, self.drift.current)
+
+    def _app(self) -> FastAPI:
+        context = Context(
+            reads=self.reads,
+            writer=self.writer,
+            clock=self.clock,
+            metrics=self.metrics,
+            registry=self.registry,
+            public_url=self.config.url(),
+            version=VERSION,
+            render_metrics=self.served.render,
+            targets=lambda: [status.as_dict() for status in self.scraper.statuses()],
+            gpus=self.gpu.statuses,
+            evaluators=lambda: [
+                {"name": item.name, "version": item.version, "asks": item.asks} for item in self.runner.evaluators
+            ],
+            signals=lambda: [signal.model_dump(mode="json") for signal in self.config.drift.signals],
+            problems=lambda: list(self._problems),
+            overview=lambda: {"gpu": self.gpu.state()},
+        )
+        app = build_api(context, self.keys)
+        app.include_router(otlp_routes(self.receiver))
+        return app
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def listen(self) -> None:
+        """Opens the listeners.  Raises AddressTaken for the main one, NotSafeToListen; OTLP ports may be taken."""
+        self._refuse_open_doors()
+        main = HttpListener(self.app, bind(self.config.listen))
+        await main.start()
+        self._http.append(main)
+        self._up("http", True)
+        await self._listen_otlp_http()
+        await self._listen_otlp_grpc()
+        locate.announce(self.config.data, f"http://{self.config.listen}")
+
+    def start_loops(self) -> None:
+        """Starts collecting, scoring and testing by the clock."""
+        self._spawn("scrape", self.scraper.run())
+        self._spawn("gpu", self.gpu.run())
+        self._spawn("evals", self.runner.run())
+        self._spawn("drift", self.drift.run())
+        self._spawn("counting", self._every(COUNT_EVERY_SECONDS, "counting", self.counting.step))
+        self._spawn("gauges", self._every(GAUGES_EVERY_SECONDS, "gauges", self.gauges.step))
+
+    async def stop(self) -> None:
+        """Stops taking in, finishes what was taken, closes the store; may be called twice, or before a start."""
+        if self._stopped:
+            return
+        self._stopped = True
+        locate.withdraw(self.config.data)
+        for listener in self._http:
+            await listener.stop()
+        await self._grpc.stop()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=15)
+        await self.gpu.close()
+        if self.judge is not None:
+            await self.judge.close()
+        self.runner.close()
+        self.receiver.close()
+        await asyncio.to_thread(self.writer.close)
+        self.database.close()
+
+    def _refuse_open_doors(self) -> None:
+        if self.config.allow_unauthenticated or self.keys.list():
+            return
+        for address in (self.config.listen, self.config.otlp_grpc, self.config.otlp_http):
+            if not is_loopback(address):
+                raise NotSafeToListen(
+                    f"{address} is reached by others and there is no key; make one with 'tidegauge keys create', "
+                    "or set allow_unauthenticated: true"
+                )
+
+    async def _listen_otlp_http(self) -> None:
+        if self.config.otlp_http == self.config.listen:
+            return
+        app = FastAPI(openapi_url=None)
+        app.include_router(otlp_routes(self.receiver))
+        try:
+            listener = HttpListener(app, bind(self.config.otlp_http))
+            await listener.start()
+        except AddressTaken as error:
+            self._missing("otlp_http", f"otlp_http: {error}; OTLP/HTTP is served on {self.config.listen} alone")
+            return
+        self._http.append(listener)
+        self._up("otlp_http", True)
+
+    async def _listen_otlp_grpc(self) -> None:
+        try:
+            await self._grpc.start()
+        except AddressInUseError as error:
+            self._missing("otlp_grpc", f"otlp_grpc: {error}")
+            return
+        self._up("otlp_grpc", True)
+
+    def _missing(self, listener: str, problem: str) -> None:
+        LOG.warning("listener_missing", extra={"listener": listener, "problem": problem})
+        self._problems.append(problem)
+        self._up(listener, False)
+
+    def _up(self, listener: str, up: bool) -> None:
+        self.metrics.gauges.tidegauge_listener_up.labels(listener).set(float(up))
+
+    def _spawn(self, name: str, work: Awaitable[None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                LOG.exception("loop_ended", extra={"loop": name})
+                self._problems.append(f"{name}: ended by an unexpected error; see the log")
+                self.metrics.counters.tidegauge_loop_errors_total.labels(loop=name).inc()
+
+        self._tasks.append(asyncio.create_task(guarded(), name=name))
+
+    async def _every(self, seconds: float, name: str, step: Callable[[], None]) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(step)
+            except Exception:
+                LOG.exception("round_failed", extra={"loop": name})
+                self.metrics.counters.tidegauge_loop_errors_total.labels(loop=name).inc()
+            await self.clock.sleep(seconds)
+
+    def overview(self) -> dict[str, Any]:
+        """Counts of what is stored."""
+        return self.reads.query("counts")[0]
+
+
+def _user_key(directory: Path) -> bytes:
+    """The key that makes user ids unreadable; made once per data directory, readable by its owner alone."""
+    path = directory / "user-id.key"
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    key = secrets.token_bytes(32)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+    return key

@@ -1,0 +1,2 @@
+SELECT * FROM incidents
+WHERE incident_id = $id AND ($tenants IS NULL OR list_contains($tenants::VARCHAR[], tenant))

@@ -1,0 +1,1 @@
+SELECT DISTINCT tenant FROM spans WHERE trace_id = $trace

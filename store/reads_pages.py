@@ -1,0 +1,233 @@
+"""Reads for the API and the console: keyset pages of requests and scores, usage, drift and incidents.
+
+A page starts after a row, not after a number of rows, so that what arrives meanwhile neither doubles nor hides any.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from store.reads import LISTED, SORTS, Reads
+from store.scope import (
+    ALIASES,
+    DIMENSIONS,
+    REQUEST_FILTERS,
+    SCORE_ALIASES,
+    SCORE_FILTERS,
+    Scope,
+    Selection,
+    UnknownFilter,
+    moment,
+    where,
+)
+
+FIRST_TOKEN = "coalesce(time_to_first_token_s, engine_time_to_first_token_s)"
+START = "coalesce(epoch_us(start_time), 0)"
+# What a sort orders by; a row that does not say it comes last.
+KEYS = {
+    "newest": (START, "DESC"),
+    "oldest": (START, "ASC"),
+    "time_to_first_token": (FIRST_TOKEN, "DESC"),
+    "duration": ("duration_s", "DESC"),
+    "output_tokens": ("output_tokens", "DESC"),
+    "cost": ("cost_usd", "DESC"),
+}
+assert KEYS.keys() == SORTS.keys()
+LOWEST = "-1.7e308"
+USAGE_GROUPS = DIMENSIONS | {"model", "provider", "kind"}
+# The instance of the engine that served the request, where a span said it.
+INSTANCE = "coalesce(engine_instance, CASE WHEN vantage = 'engine' THEN instance END)"
+OF_TARGET = f"""(
+    {INSTANCE} = $target OR {INSTANCE} IN (SELECT instance FROM engine_state WHERE target = $target)
+    OR (
+        ({INSTANCE} IS NULL OR {INSTANCE} NOT IN (
+            SELECT instance FROM engine_state WHERE instance IS NOT NULL UNION SELECT target FROM engine_state
+        ))
+        AND {ALIASES["model"]} IN (SELECT model FROM engine_state WHERE target = $target)
+    )
+)"""
+
+
+class Pages:
+    """Reads a page at a time; each filtered by the asker's scope here, not by the caller."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    def requests(
+        self,
+        scope: Scope,
+        selection: Selection,
+        *,
+        sort: str = "newest",
+        limit: int = 100,
+        after: Sequence[Any] | None = None,
+        open_in: tuple[float, float] | None = None,
+        target: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Requests without their content, each with `page_key`: what `after` takes to go on behind it.
+
+        `open_in` asks for requests that were open at some time of [start, end), unix seconds; `target` for those
+        that an engine served, or may have served where no span says which one did.  Raises UnknownFilter.
+        """
+        if sort not in KEYS:
+            raise UnknownFilter(f"sort={sort!r} is not known; there are {', '.join(sorted(KEYS))}")
+        condition, parameters = where(scope, selection, time="start_time", allowed=REQUEST_FILTERS, aliases=ALIASES)
+        conditions = [condition]
+        if open_in is not None:
+            conditions.append("start_time < $open_end AND end_time >= $open_start")
+            parameters |= {"open_start": moment(open_in[0]), "open_end": moment(open_in[1])}
+        if target is not None:
+            conditions.append(OF_TARGET)
+            parameters["target"] = target
+        key, direction = KEYS[sort]
+        if direction == "DESC" and key != START:
+            key = f"coalesce(CASE WHEN isfinite(({key})::DOUBLE) THEN ({key})::DOUBLE END, {LOWEST})"
+        if after is not None:
+            conditions.append(_after(key, direction, ("trace_id", "span_id"), parameters, after))
+        sql = (
+            f"SELECT {', '.join(LISTED)}, {key} AS page_key FROM requests WHERE {' AND '.join(conditions)}"
+            f" ORDER BY page_key {direction}, trace_id, span_id LIMIT $limit"
+        )
+        return self._reads._fetch(sql, {**parameters, "limit": limit})
+
+    def scores(
+        self, scope: Scope, selection: Selection, *, limit: int = 100, after: Sequence[Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Scores, newest subject first, each with `page_key`.  Raises UnknownFilter."""
+        condition, parameters = where(
+            scope, selection, time="subject_time", allowed=SCORE_FILTERS, aliases=SCORE_ALIASES
+        )
+        key = "coalesce(epoch_us(subject_time), 0)"
+        if after is not None:
+            condition += " AND " + _after(key, "DESC", ("score_id",), parameters, after)
+        sql = f"SELECT *, {key} AS page_key FROM scores WHERE {condition} ORDER BY page_key DESC, score_id LIMIT $limit"
+        return self._reads._fetch(sql, {**parameters, "limit": limit})
+
+    def usage(self, scope: Scope, selection: Selection, group_by: Sequence[str]) -> list[dict[str, Any]]:
+        """Requests, tokens and cost by dimensions; what no request said is null.  Raises UnknownFilter."""
+        unknown = [name for name in group_by if name not in USAGE_GROUPS]
+        if unknown:
+            raise UnknownFilter(f"cannot group by {unknown[0]!r}; there are {', '.join(sorted(USAGE_GROUPS))}")
+        condition, parameters = where(scope, selection, time="start_time", allowed=REQUEST_FILTERS, aliases=ALIASES)
+        groups = "".join(f"{ALIASES.get(name, name)} AS {name}, " for name in group_by)
+        sql = (
+            f"SELECT {groups} count(*) AS requests, count(*) FILTER (status = 'error') AS failed_requests,"
+            " sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,"
+            " sum(cached_tokens)::BIGINT AS cached_tokens, sum(reasoning_tokens)::BIGINT AS reasoning_tokens,"
+            " sum(cost_usd) AS cost_usd"
+            f" FROM requests WHERE {condition} GROUP BY ALL ORDER BY requests DESC, ALL"
+        )
+        if not group_by:
+            sql = sql.replace(" GROUP BY ALL ORDER BY requests DESC, ALL", "")
+        else:
+            sql = sql.replace("DESC, ALL", "DESC, " + ", ".join(group_by))
+        return self._reads._fetch(sql, parameters)
+
+    def activity(self, scope: Scope, selection: Selection, group_by: str) -> list[dict[str, Any]]:
+        """Requests, failures, and median and 95th percentile of the time to first token, by one dimension."""
+        if group_by not in USAGE_GROUPS:
+            raise UnknownFilter(f"cannot group by {group_by!r}; there are {', '.join(sorted(USAGE_GROUPS))}")
+        condition, parameters = where(scope, selection, time="start_time", allowed=REQUEST_FILTERS, aliases=ALIASES)
+        return self._reads._fetch(
+            f"SELECT {ALIASES.get(group_by, group_by)} AS value, count(*) AS requests,"
+            " count(*) FILTER (status = 'error') AS failed_requests,"
+            f" quantile_cont({FIRST_TOKEN}, 0.5) AS median_time_to_first_token_s,"
+            f" quantile_cont({FIRST_TOKEN}, 0.95) AS p95_time_to_first_token_s,"
+            " quantile_cont(duration_s, 0.5) AS median_duration_s,"
+            " sum(output_tokens)::BIGINT AS output_tokens"
+            f" FROM requests WHERE {condition} GROUP BY ALL ORDER BY requests DESC, value LIMIT 50",
+            parameters,
+        )
+
+    def rate(self, scope: Scope, selection: Selection, seconds: float) -> list[dict[str, Any]]:
+        """Requests and failures in each interval of `seconds`; intervals without any are left out."""
+        condition, parameters = where(scope, selection, time="start_time", allowed=REQUEST_FILTERS, aliases=ALIASES)
+        return self._reads._fetch(
+            "SELECT time_bucket(to_microseconds($width), start_time) AS time, count(*) AS requests,"
+            " count(*) FILTER (status = 'error') AS failed_requests"
+            f" FROM requests WHERE {condition} GROUP BY ALL ORDER BY time",
+            {**parameters, "width": int(seconds * 1e6)},
+        )
+
+    def trace(self, scope: Scope, trace_id: str) -> list[dict[str, Any]]:
+        """All spans of a trace that the scope may see.
+
+        Where tenants share a trace, a span without a tenant (an engine's) goes to those whose call it describes.
+        """
+        rows = self._reads.trace(scope, trace_id)
+        if scope.tenants is None or not rows:
+            return rows
+        tenants = {row["tenant"] for row in self._reads.query("trace_tenants", trace=trace_id)}
+        if tenants - {None} <= scope.tenants:
+            return rows
+        own = {row["request_id"] for row in rows if row["tenant"] is not None and row["request_id"]}
+        return [row for row in rows if row["tenant"] is not None or row["request_id"] in own]
+
+    def drift(self, scope: Scope, *, since: float) -> list[dict[str, Any]]:
+        """The latest result of every series since a moment, without evidence; active ones first."""
+        return self._reads.query("drift_latest", tenants=_tenants(scope), since=moment(since))
+
+    def drift_series(self, scope: Scope, drift_id: str, *, limit: int) -> list[dict[str, Any]]:
+        """Results of one series, newest first; by the series' id or that of one of its results."""
+        return self._reads.query("drift_series", tenants=_tenants(scope), id=drift_id, limit=limit)
+
+    def incidents(
+        self,
+        scope: Scope,
+        *,
+        status: str | None = None,
+        alertname: str | None = None,
+        severity: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        limit: int = 100,
+        after: Sequence[Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Incidents without their context, newest first.  A scope bound to tenants sees those that name one of them."""
+        key, last_id = after if after is not None else (None, None)
+        return self._reads.query(
+            "incidents",
+            tenants=_tenants(scope),
+            status=status,
+            alertname=alertname,
+            severity=severity,
+            start=None if start is None else moment(start),
+            end=None if end is None else moment(end),
+            after_key=key,
+            after_id=last_id,
+            limit=limit,
+        )
+
+    def incident(self, scope: Scope, incident_id: str) -> dict[str, Any] | None:
+        """One incident with its context."""
+        rows = self._reads.query("incident", tenants=_tenants(scope), id=incident_id)
+        return rows[0] if rows else None
+
+    def subject(self, scope: Scope, trace_id: str, span_id: str | None) -> list[dict[str, Any]]:
+        """The dimensions of a request, or of a trace's first request, that a score can be about."""
+        return self._reads.query("subject", tenants=_tenants(scope), trace=trace_id, span=span_id)
+
+    def gpu_nodes(self, *, start: float, end: float) -> list[str]:
+        """Nodes whose GPUs reported in [start, end]."""
+        rows = self._reads.query("gpu_nodes", start=moment(start), end=moment(end))
+        return [row["node"] for row in rows if row["node"]]
+
+    def engines(self, *, start: float, end: float, model: str | None = None) -> list[dict[str, Any]]:
+        """Targets, with instance and model, that reported in [start, end]."""
+        return self._reads.query("engines", start=moment(start), end=moment(end), model=model)
+
+
+def _tenants(scope: Scope) -> list[str] | None:
+    return None if scope.tenants is None else sorted(scope.tenants)
+
+
+def _after(
+    key: str, direction: str, ties: Sequence[str], parameters: dict[str, Any], after: Sequence[Any]
+) -> str:
+    """A condition for what comes after a row, given its key and its ids; the ids ascend."""
+    value, *ids = after
+    parameters["after_key"] = value
+    named: Mapping[str, Any] = {f"after_{name}": item for name, item in zip(ties, ids, strict=True)}
+    parameters.update(named)
+    tie = f"({', '.join(ties)}) > ({', '.join(f'${name}' for name in named)})"
+    return f"({key} {'<' if direction == 'DESC' else '>'} $after_key OR ({key} = $after_key AND {tie}))"
