@@ -26,7 +26,7 @@ def binary(name: str) -> str:
     for candidate in (name, *OTHER_NAMES.get(name, ())):
         path = shutil.which(candidate)
         if path is not None:
-            return path
+            return str(path)
     raise BinaryMissingError(
         f"{name} is not on the PATH; on Debian or Ubuntu: apt-get install {PACKAGES[name]}, "
         "elsewhere see https://prometheus.io/download/"

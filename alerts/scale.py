@@ -6,10 +6,9 @@ Rules write every duration so, because a test shortens all of them by one settin
 import re
 
 from alerts.settings import AlertSettings, Thresholds
+from catalog.duration import seconds
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _PLACEHOLDER = re.compile(
     r"\{(?:(?P<duration>\d+(?:ms|s|m|h|d))(?P<number> in seconds)?|(?P<name>[a-z_]+)(?:\*(?P<factor>[0-9.]+))?)\}"
 )
@@ -19,18 +18,6 @@ SHORTEST_WINDOW_SECONDS = 1.0
 
 class UnknownPlaceholderError(ValueError):
     """A rule names a threshold that does not exist."""
-
-
-def seconds(duration: str) -> float:
-    """Seconds of a Prometheus duration of one unit.
-
-    >>> seconds("2m")
-    120.0
-    """
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        raise ValueError(f"{duration!r} is not a duration such as 90s or 2m")
-    return int(match[1]) * _SECONDS[match[2]]
 
 
 def duration_text(length_seconds: float) -> str:

@@ -23,19 +23,23 @@ class _Settings(BaseModel):
 class Thresholds(_Settings):
     """Numbers that rules compare with.  A rule names one as `{queue_seconds}`."""
 
-    time_to_first_token_seconds: float = Field(5.0, gt=0, description="95th percentile that pages")
-    inter_token_seconds: float = Field(0.25, gt=0, description="95th percentile of the gap between two tokens")
-    queue_seconds: float = Field(10.0, gt=0, description="wait that a request arriving now would have")
-    minimum_requests: float = Field(20, ge=1, description="requests below which a ratio or percentile says nothing")
-    error_ratio: float = Field(0.05, gt=0, lt=1, description="share of a tenant's requests that fail")
-    kv_cache_ratio: float = Field(0.95, gt=0, lt=1, description="share of the KV cache in use")
-    preemptions_per_request: float = Field(0.2, gt=0, description="preemptions per finished request")
-    gpu_memory_ratio: float = Field(0.98, gt=0, lt=1, description="share of a GPU's memory in use")
-    eval_failure_ratio: float = Field(0.1, gt=0, lt=1, description="share of evaluations, or judge calls, that fail")
-    eval_backlog: float = Field(5000, ge=1, description="requests that wait to be scored")
-    minimum_scores: float = Field(30, ge=2, description="scores below which a mean is not judged")
-    ingest_lag_seconds: float = Field(60.0, gt=0, description="time from a span's end to its commit")
-    disk_free_bytes: float = Field(1 << 30, gt=0, description="free space that pages")
+    time_to_first_token_seconds: float = Field(default=5.0, gt=0, description="95th percentile that pages")
+    inter_token_seconds: float = Field(default=0.25, gt=0, description="95th percentile of the gap between two tokens")
+    queue_seconds: float = Field(default=10.0, gt=0, description="wait that a request arriving now would have")
+    minimum_requests: float = Field(
+        default=20, ge=1, description="requests below which a ratio or percentile says nothing"
+    )
+    error_ratio: float = Field(default=0.05, gt=0, lt=1, description="share of a tenant's requests that fail")
+    kv_cache_ratio: float = Field(default=0.95, gt=0, lt=1, description="share of the KV cache in use")
+    preemptions_per_request: float = Field(default=0.2, gt=0, description="preemptions per finished request")
+    gpu_memory_ratio: float = Field(default=0.98, gt=0, lt=1, description="share of a GPU's memory in use")
+    eval_failure_ratio: float = Field(
+        default=0.1, gt=0, lt=1, description="share of evaluations, or judge calls, that fail"
+    )
+    eval_backlog: float = Field(default=5000, ge=1, description="requests that wait to be scored")
+    minimum_scores: float = Field(default=30, ge=2, description="scores below which a mean is not judged")
+    ingest_lag_seconds: float = Field(default=60.0, gt=0, description="time from a span's end to its commit")
+    disk_free_bytes: float = Field(default=1 << 30, gt=0, description="free space that pages")
 
 
 class Slo(_Settings):
@@ -47,7 +51,7 @@ class Slo(_Settings):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
     indicator: Literal["errors", "time_to_first_token", "duration"] = "errors"
-    objective: float = Field(0.99, gt=0, lt=1)
+    objective: float = Field(default=0.99, gt=0, lt=1)
     threshold_seconds: float | None = None
     model: str | None = None
     service: str | None = None
@@ -154,10 +158,10 @@ class AlertSettings(_Settings):
     `time_scale` shortens every window and `for:` alike; 0.1 makes two minutes twelve seconds, for tests.
     """
 
-    time_scale: float = Field(1.0, ge=0.05, le=1.0)
-    public_url: str = Field("http://127.0.0.1:8433", pattern=r"^https?://[^\s]+[^/\s]$")
-    grafana_url: str = Field("http://127.0.0.1:3000", pattern=r"^https?://[^\s]+[^/\s]$")
-    runbook_url: str = Field("{public_url}/runbooks", pattern=r"^(\{public_url\}|https?://)[^\s]*[^/\s]$")
+    time_scale: float = Field(default=1.0, ge=0.05, le=1.0)
+    public_url: str = Field(default="http://127.0.0.1:8433", pattern=r"^https?://[^\s]+[^/\s]$")
+    grafana_url: str = Field(default="http://127.0.0.1:3000", pattern=r"^https?://[^\s]+[^/\s]$")
+    runbook_url: str = Field(default="{public_url}/runbooks", pattern=r"^(\{public_url\}|https?://)[^\s]*[^/\s]$")
     webhook_url: str = "http://127.0.0.1:8433/api/v1/alerts/webhook"
     webhook_token_file: str | None = None
     alertmanager: str = "127.0.0.1:9093"

@@ -197,6 +197,29 @@ RULES = (
         ),
     ),
     Rule(
+        name="LLMEngineRestarts",
+        expr="max by (target, engine, model) (changes(llm_engine_process_start_time_seconds[{30m}])) > 1",
+        severity=Severity.TICKET,
+        summary="{{ $labels.target }} restarted {{ $value | humanize }} times in half an hour",
+        description="Each restart drops the requests that ran and takes minutes of loading {{ $labels.model }}.",
+        runbook="engine-restarts",
+        dashboard="engine",
+        scope=("model", "target"),
+        fires=(
+            Case(
+                "three starts",
+                {f"llm_engine_process_start_time_seconds{{{_ENGINE}}}": "10x10 20x10 30x10 40x20"},
+                "10m",
+                _ENGINE_LABELS,
+                value=3,
+            ),
+        ),
+        silent=(
+            Case("a rollout", {f"llm_engine_process_start_time_seconds{{{_ENGINE}}}": "10x10 20x40"}, "10m"),
+            Case("it runs", {f"llm_engine_process_start_time_seconds{{{_ENGINE}}}": "10x40"}, "10m"),
+        ),
+    ),
+    Rule(
         name="LLMEngineCorruptedRequests",
         expr="sum by (target, engine, model) (increase(llm_engine_corrupted_requests_total[{10m}])) > 0",
         severity=Severity.TICKET,

@@ -269,6 +269,18 @@ RULES = (
         silent=(Case("ours", _one('tidegauge_listener_up{listener="otlp_grpc"}', "1x20"), "4m"),),
     ),
     Rule(
+        name="TidegaugeTargetFileUnreadable",
+        expr="sum by (job, instance) (increase(tidegauge_file_sd_errors_total[{15m}])) > 0",
+        hold="10m",
+        severity=Severity.TICKET,
+        summary="A file that lists targets cannot be read; its last good version stays in use",
+        description="New engines listed in it are not watched.",
+        runbook="target-file",
+        dashboard="itself",
+        fires=(Case("every read fails", _one("tidegauge_file_sd_errors_total", "0+1x80"), "16m"),),
+        silent=(Case("reads succeed", _one("tidegauge_file_sd_errors_total", "0x80"), "16m"),),
+    ),
+    Rule(
         name="TidegaugeLoopErrors",
         expr="sum by (loop) (increase(tidegauge_loop_errors_total[{15m}])) > 3",
         severity=Severity.TICKET,

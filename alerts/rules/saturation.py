@@ -35,13 +35,13 @@ RULES = (
         scope=("model", "target"),
         sort="time_to_first_token",
         fires=(
-            # The wait grows by {queue_seconds} a sample; 15 requests finish in 15 s.
+            # One request finishes in 15 s.
             Case(
                 "the queue grows",
-                {_WAITING: "0x4 0+{queue_seconds}x16", _FINISHED: "0+15x40"},
+                {_WAITING: "0x4 0+{queue_seconds}x16", _FINISHED: "0+1x40"},
                 "4m",
                 _LABELS,
-                value=110,
+                value=1650,
             ),
             Case("nothing finishes", {_WAITING: "7x20", _FINISHED: "100x20"}, "3m", _LABELS, value=float("inf")),
         ),
@@ -89,9 +89,10 @@ RULES = (
     ),
     Rule(
         name="LLMEngineKVCacheSaturated",
-        # A full cache alone is a well-used cache; it hurts only when somebody waits for it.
+        # A full cache alone is a well-used cache; it hurts only when somebody waits for it.  Each preemption makes
+        # room for a moment, so the highest of the minute counts.
         expr="""
-            max by (target, engine, model) (llm_engine_kv_cache_usage_ratio) > {kv_cache_ratio}
+            max by (target, engine, model) (max_over_time(llm_engine_kv_cache_usage_ratio[{1m}])) > {kv_cache_ratio}
             and
             sum by (target, engine, model) (min_over_time(llm_engine_requests_waiting[{1m}])) > 0
         """,
@@ -105,7 +106,15 @@ RULES = (
         dashboard="engine",
         scope=("model", "target"),
         sort="time_to_first_token",
-        fires=(Case("cache full, queue grows", {_KV: "1x40", _WAITING: "1+2x40"}, "8m", _LABELS, value=1),),
+        fires=(
+            Case(
+                "cache full now and then, queue grows",
+                {_KV: "1 0.9 1 0.8 1 0.9 0.95 1x2 0.9 1x30", _WAITING: "1+2x40"},
+                "8m",
+                _LABELS,
+                value=1,
+            ),
+        ),
         silent=(
             Case("cache full, nobody waits", {_KV: "1x40", _WAITING: "0x40"}, "8m"),
             Case("requests wait, cache half empty", {_KV: "0.5x40", _WAITING: "5x40"}, "8m"),

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from alerts.rule import Case, Rule, Severity
-from alerts.scale import seconds
 from alerts.settings import HISTOGRAM_OF, AlertSettings, Slo
+from catalog.duration import seconds
 
 
 class Burn(NamedTuple):
