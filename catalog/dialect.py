@@ -152,7 +152,9 @@ def _sources(file: str, document: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         if len(places) != 1 or unknown:
             raise ValueError(f"{file}: {entry['column']}: one place, and no key of its own; found {sorted(entry)}")
         column, place = entry["column"], places[0]
-        default = Conversion.EVENT_TIME if place is Place.EVENT else Conversion.TEXT
+        default = COLUMN_CONVERSIONS.get(column, Conversion.TEXT)
+        if place is Place.EVENT:
+            default = Conversion.EVENT_TIME
         needs, _, needs_value = entry.get("needs", "").partition("=")
         for key in _strings(entry[place]):
             yield {
@@ -160,7 +162,7 @@ def _sources(file: str, document: Mapping[str, Any]) -> Iterator[dict[str, Any]]
                 "column": column,
                 "place": place,
                 "key": key,
-                "conversion": Conversion(entry.get("as", COLUMN_CONVERSIONS.get(column, default))),
+                "conversion": Conversion(entry.get("as", default)),
                 "json": entry.get("json", "path" in entry),
                 "paths": _paths(entry.get("path", [])),
                 "needs": needs,
