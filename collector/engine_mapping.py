@@ -15,6 +15,7 @@ from collector.exposition.writer import sample_suffix_rank, series_text
 from collector.targets import Target
 
 UNKNOWN = "unknown"
+_COMBINE: Mapping[str, Callable[[Iterable[float]], float]] = {"sum": sum, "max": max, "min": min}
 MAX_LABEL_VALUE = 256
 
 
@@ -320,7 +321,7 @@ class _Planner:
             series.append(MappedSeries(families()[family], name, labels, series_text(name, labels)))
             copied.append(output.sources[0].position)
             if len(output.sources) > 1 or not output.sources[0].plain():
-                combine = {"sum": sum, "max": max, "min": min}[output.rule.combine]
+                combine = _COMBINE[output.rule.combine]
                 computed.append(_Computed(position, combine, tuple(output.sources)))
         models = dict.fromkeys(one.label("model") for one in series)
         reason = "; ".join(dict.fromkeys(self._faults))
@@ -358,7 +359,7 @@ def _selected(labels: Mapping[str, str], where: Mapping[str, str]) -> bool:
 def _bound(le: str, rule: MapRule) -> str | None:
     """The bucket's upper bound in our unit and the canonical spelling."""
     try:
-        return floatToGoString(float(le) * rule.multiply / rule.divide)
+        return str(floatToGoString(float(le) * rule.multiply / rule.divide))  # type: ignore[no-untyped-call]
     except ValueError:
         return None
 

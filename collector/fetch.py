@@ -40,7 +40,7 @@ def new_session() -> aiohttp.ClientSession:
     )
 
 
-async def fetch(session: aiohttp.ClientSession, target: Target, timeout: float, max_body: int) -> Fetched:
+async def fetch(session: aiohttp.ClientSession, target: Target, within: float, max_body: int) -> Fetched:
     """The target's answer.  Raises ScrapeFailure.
 
     Reads no more than `max_body` bytes, neither from the wire nor out of a compressed body.  Redirects are not
@@ -49,13 +49,13 @@ async def fetch(session: aiohttp.ClientSession, target: Target, timeout: float, 
     body = bytearray()
     answered = False
     try:
-        async with asyncio.timeout(timeout), session.get(target.url, allow_redirects=False) as response:
+        async with asyncio.timeout(within), session.get(target.url, allow_redirects=False) as response:
             answered = True
             refusal = response.status != 200
             await _read(response, body, min(max_body, 4096) if refusal else max_body, target, cut=refusal)
             return _checked(target, response, bytes(body))
     except TimeoutError:
-        raise ScrapeFailure("timeout", _late(target, timeout, answered, len(body))) from None
+        raise ScrapeFailure("timeout", _late(target, within, answered, len(body))) from None
     except aiohttp.ClientConnectorError as error:
         cause = error.os_error.strerror or str(error.os_error)
         text = f"targets: {target.name} cannot be reached ({cause}); does it listen at {target.shown_url}?"
@@ -85,6 +85,8 @@ async def _read(response: aiohttp.ClientResponse, body: bytearray, limit: int, t
                 "too_large",
                 f"targets: {target.name} answered with more than {limit} bytes; raise scrape.max_body if that is right",
             )
+    if inflate is not None and not inflate.eof and not cut:
+        raise ScrapeFailure("connection", f"targets: {target.name} cut its gzip off after {received} bytes")
 
 
 def _inflated(inflate: "zlib._Decompress", chunk: bytes, room: int, target: Target) -> bytes:
@@ -95,10 +97,10 @@ def _inflated(inflate: "zlib._Decompress", chunk: bytes, room: int, target: Targ
         raise ScrapeFailure("not_exposition", text) from None
 
 
-def _late(target: Target, timeout: float, answered: bool, received: int) -> str:
+def _late(target: Target, within: float, answered: bool, received: int) -> str:
     if not answered:
-        return f"targets: {target.name} did not answer within {timeout:g} s"
-    return f"targets: {target.name} began to answer, but had sent only {received} bytes after {timeout:g} s"
+        return f"targets: {target.name} did not answer within {within:g} s"
+    return f"targets: {target.name} began to answer, but had sent only {received} bytes after {within:g} s"
 
 
 def _checked(target: Target, response: aiohttp.ClientResponse, body: bytes) -> Fetched:

@@ -1,10 +1,11 @@
 """What `/metrics` serves: the last scrape of every target in common families, and our own registry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from threading import Lock
 
 from prometheus_client import CollectorRegistry
 from prometheus_client import generate_latest as text_of
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
 
 from catalog.clock import Clock
@@ -55,11 +56,24 @@ class Served:
         openmetrics = wants_openmetrics(accept)
         body = rendered(self.current(), openmetrics=openmetrics)
         if self._registry is not None:
-            own = (openmetrics_of if openmetrics else text_of)(self._registry).decode()
+            own = (openmetrics_of if openmetrics else text_of)(_WithoutCreated(self._registry)).decode()
             body += own.removesuffix("# EOF\n")
         if openmetrics:
             return (body + "# EOF\n").encode(), OPENMETRICS_CONTENT_TYPE
         return body.encode(), TEXT_CONTENT_TYPE
+
+
+class _WithoutCreated:
+    """A registry without the `_created` series, which double the counters and which nobody queries."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            kept = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+            kept.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield kept
 
 
 def rendered(scrapes: Iterable[Mapped], *, openmetrics: bool) -> str:

@@ -21,7 +21,7 @@ _REST = re.compile(r"[ \t]*([^ \t#]+)(?:[ \t]+([^ \t#]+))?[ \t]*(?:# (\{.*))?")
 _NUMBER = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|infinity)|[+-]?nan", re.ASCII | re.IGNORECASE
 )
-_COMMENT = re.compile(r"#[ \t]*(HELP|TYPE|UNIT)[ \t]+([^ \t]+)(?:[ \t]+(.*))?")
+_COMMENT = re.compile(r"[ \t]*#[ \t]*(HELP|TYPE|UNIT)[ \t]+([^ \t]+)(?:[ \t]+(.*))?")
 _ESCAPE = re.compile(r"\\(.)")
 _TEXT_TYPES = ("counter", "gauge", "histogram", "summary", "untyped")
 _OPENMETRICS_TYPES = (*_TEXT_TYPES[:4], "unknown", "info", "stateset", "gaugehistogram")
@@ -110,7 +110,7 @@ class ExpositionParser:
         for number, line in enumerate(lines, 1):
             if len(line) > self.limits.max_line:
                 raise MalformedExposition(number, line, f"at most {self.limits.max_line} characters in a line")
-            if line.startswith("#"):
+            if line.lstrip(" \t").startswith("#"):
                 _check_comment(line, number, openmetrics)
                 comments.append(line)
                 continue
