@@ -7,11 +7,10 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pynvml
-from evals.drift.monitor import DriftMonitor
 from fastapi import FastAPI
 from opentelemetry import trace
 from prometheus_client import CollectorRegistry
@@ -28,6 +27,7 @@ from collector.otlp.settings import RequestMetricsSettings
 from collector.request_metrics import RequestMetrics
 from collector.scrape import Scraper
 from collector.served import Served
+from evals.drift.monitor import DriftMonitor
 from evals.judge.client import JudgeClient
 from evals.runner import EvalRunner, judge_tokens_today
 from service import locate
@@ -36,6 +36,7 @@ from service.auth import KeyStore
 from service.config import Config, is_loopback
 from service.context import Context
 from service.counting import RequestCounting
+from service.engine_rows import EngineRows
 from service.gauges import StoreGauges
 from service.listeners import AddressTaken, HttpListener, bind
 from service.version import VERSION
@@ -69,7 +70,7 @@ class Service:
         self.database = Database(config.data, config.store)
         self.writer = Writer(self.database, self.clock, self.metrics, config.store)
         self.reads = Reads(self.database)
-        self.keys = KeyStore(config.data / "keys.json")
+        self.keys = KeyStore(config.data, self.clock)
         self._collectors(transform)
         self._evals()
         self._http: list[HttpListener] = []
@@ -82,7 +83,8 @@ class Service:
     def _collectors(self, transform: Transform | None) -> None:
         config, clock, metrics = self.config, self.clock, self.metrics
         self.served = Served(clock, config.scrape.staleness(), self.registry)
-        self.scraper = Scraper(config.scrape, self.served, EngineStates(), self.writer, clock, metrics)
+        self.engine_rows = EngineRows(self.writer, metrics)
+        self.scraper = Scraper(config.scrape, self.served, EngineStates(), self.engine_rows, clock, metrics)
         source = NvmlSource(pynvml, config.gpu, host_node(config.gpu))
         self.gpu = GpuCollector(config.gpu, source, self.writer, clock, metrics)
         self.receiver = TraceReceiver(
@@ -114,14 +116,14 @@ class Service:
             public_url=self.config.url(),
             version=VERSION,
             render_metrics=self.served.render,
-            targets=lambda: [status.as_dict() for status in self.scraper.statuses()],
+            targets=lambda: [asdict(status) for status in self.scraper.statuses()],
             gpus=self.gpu.statuses,
             evaluators=lambda: [
                 {"name": item.name, "version": item.version, "asks": item.asks} for item in self.runner.evaluators
             ],
             signals=lambda: [signal.model_dump(mode="json") for signal in self.config.drift.signals],
             problems=lambda: list(self._problems),
-            overview=lambda: {"gpu": self.gpu.state()},
+            overview=lambda: {"gpu": self.gpu.state(), "stored": self.reads.query("counts")[0]},
         )
         app = build_api(context, self.keys)
         app.include_router(otlp_routes(self.receiver))
@@ -131,13 +133,17 @@ class Service:
 
     async def listen(self) -> None:
         """Opens the listeners.  Raises AddressTaken for the main one, NotSafeToListen; OTLP ports may be taken."""
+        await self.listen_console()
+        await self._listen_otlp_http()
+        await self._listen_otlp_grpc()
+
+    async def listen_console(self) -> None:
+        """Opens the main listener alone, as a replay does.  Raises AddressTaken, NotSafeToListen."""
         self._refuse_open_doors()
         main = HttpListener(self.app, bind(self.config.listen))
         await main.start()
         self._http.append(main)
         self._up("http", True)
-        await self._listen_otlp_http()
-        await self._listen_otlp_grpc()
         locate.announce(self.config.data, f"http://{self.config.listen}")
 
     def start_loops(self) -> None:
@@ -171,7 +177,7 @@ class Service:
         self.database.close()
 
     def _refuse_open_doors(self) -> None:
-        if self.config.allow_unauthenticated or self.keys.list():
+        if self.config.allow_unauthenticated or self.keys.any():
             return
         for address in (self.config.listen, self.config.otlp_grpc, self.config.otlp_http):
             if not is_loopback(address):
@@ -231,10 +237,6 @@ class Service:
                 LOG.exception("round_failed", extra={"loop": name})
                 self.metrics.counters.tidegauge_loop_errors_total.labels(loop=name).inc()
             await self.clock.sleep(seconds)
-
-    def overview(self) -> dict[str, Any]:
-        """Counts of what is stored."""
-        return self.reads.query("counts")[0]
 
 
 def _user_key(directory: Path) -> bytes:

@@ -5,11 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import dashboards.build
 import typer
 
 import alerts.build
 import alerts.promtool
-import dashboards.build
 from alerts import backtest as alert_backtest
 from service.commands.common import FAILED, ConfigFile, Json, fail, load, out, print_json, print_table
 
@@ -42,7 +42,9 @@ def dashboards_build(directory: Out, check: Check = False) -> None:
 @dashboards_app.command("push")
 def dashboards_push(
     url: Annotated[str, typer.Option("--url", help="Grafana's address.")],
-    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with a service account's token.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="File with a service account's token.")
+    ] = None,
 ) -> None:
     """Send the dashboards to a Grafana.
 

@@ -1,0 +1,91 @@
+"""The running service as the replay drives it: the same ways in, with a recording in place of the network."""
+
+import asyncio
+from contextlib import suppress
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from collector.exposition.history import ExpositionHistory
+from collector.gpu.recorded import recorded_reading
+from collector.otlp.outcome import Outcome, Signal
+from collector.targets import checked
+from service.replay.driver import Round
+from service.replay.recording import Export, GpuLook, Recording, Scrape
+from service.runtime import Service
+
+SCORE_EVERY_SECONDS = 2.0
+SHOW_EVERY_SECONDS = 5.0
+SIGNALS = {"/v1/logs": Signal.LOGS, "/v1/metrics": Signal.METRICS}
+
+
+class TimeShift:
+    """Moves the times of an export request; given to the receiver as its transform."""
+
+    def __init__(self) -> None:
+        self.nanoseconds = 0
+
+    def __call__(self, request: ExportTraceServiceRequest) -> None:
+        """Adds the shift to the start, end and events of every span."""
+        shift = self.nanoseconds
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    span.start_time_unix_nano += shift
+                    span.end_time_unix_nano += shift
+                    for event in span.events:
+                        event.time_unix_nano += shift
+
+
+class ServiceStage:
+    """Takes a recording's events into a service, and runs the service's rounds at the recording's pace."""
+
+    def __init__(self, service: Service, recording: Recording, shift: TimeShift) -> None:
+        self._service = service
+        self._shift = shift
+        self._targets = {name: checked(target.url, target.labels) for name, target in recording.targets.items()}
+        self._gpu = {key: str(recording.gpu[word]) for key, word in GPU_NAMES.items() if word in recording.gpu}
+        self.history = ExpositionHistory()
+        self.refused: dict[str, int] = {}
+
+    def rounds(self) -> list[Round]:
+        """What the service does by the recording's clock: scoring, drift, and what `/metrics` shows."""
+        return [
+            Round(SCORE_EVERY_SECONDS, self._score),
+            Round(self._service.config.drift.round, self._drift),
+            Round(SHOW_EVERY_SECONDS, self._show),
+        ]
+
+    async def export(self, export: Export, at: float, shift: float) -> None:
+        """Takes in an OTLP request the way the receiver does; what it refuses is counted by outcome."""
+        self._shift.nanoseconds = round(shift * 1e9)
+        signal = SIGNALS.get(export.path, Signal.TRACES)
+        outcome = await self._service.receiver.receive(
+            export.body, export.content_type, export.content_encoding, "replay", signal
+        )
+        if outcome.outcome is not Outcome.ACCEPTED:
+            self.refused[outcome.outcome.value] = self.refused.get(outcome.outcome.value, 0) + 1
+
+    def scrape(self, scrape: Scrape, at: float) -> None:
+        """Takes in a scrape the way the scraper does."""
+        result = self._service.scraper.ingest.ingest(self._targets[scrape.target], scrape.text, at)
+        if result.rows is not None and result.rows.num_rows:
+            self._service.engine_rows(result.rows)
+
+    def gpu(self, look: GpuLook, at: float) -> None:
+        """Takes in a GPU reading the way NVML's are."""
+        with suppress(ValueError):
+            self._service.gpu.take([recorded_reading(look.reading, **self._gpu)], at)
+
+    async def _score(self, at: float) -> None:
+        await self._service.runner.step()
+        await asyncio.to_thread(self._service.counting.step)
+
+    async def _drift(self, at: float) -> None:
+        await self._service.drift.step(at)
+
+    async def _show(self, at: float) -> None:
+        await asyncio.to_thread(self._service.gauges.step)
+        self.history.add(at, self._service.served.current(), self._service.registry)
+
+
+GPU_NAMES = {"gpu": "uuid", "gpu_model": "model", "node": "node"}
