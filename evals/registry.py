@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,9 @@ from evals import evaluators
 from evals.evaluator import AsyncEvaluator, Evaluator, Sample, Scale, Score
 
 GROUP = "tidegauge.evaluators"
+# Arguments of evaluators that the program hands over, and nobody configures.
+PARTS = ("client",)
+NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
 class UnknownEvaluator(ValueError):
@@ -96,8 +100,14 @@ def configure(kind: str, parameters: Mapping[str, Any] | None = None, **parts: A
         raise UnknownEvaluator(f"no evaluator {kind!r}; there are {', '.join(sorted(classes()))}")
     given = dict(parameters or {})
     name = str(given.pop("name", kind))
+    if not NAME.fullmatch(name):
+        raise BadParameters(f"{kind}: name {name!r} is not lower case letters, digits and underscores")
     found = classes()[kind]
     wanted = {key: part for key, part in parts.items() if key in inspect.signature(found).parameters}
+    takes = [key for key in inspect.signature(found).parameters if key not in PARTS]
+    unknown = sorted(set(given) - set(takes))
+    if unknown:
+        raise BadParameters(f"{kind}: no parameter {', '.join(unknown)}; it takes {', '.join(['name', *takes])}")
     try:
         evaluator = found(**given, **wanted)
     except (TypeError, ValueError) as error:

@@ -22,10 +22,10 @@ class RegularExpression:
     scale = Scale(0.0, 1.0, Better.HIGHER)
 
     def __init__(
-        self, must_match: Sequence[str] = (), must_not_match: Sequence[str] = (), ignore_case: bool = False
+        self, must_match: str | Sequence[str] = (), must_not_match: str | Sequence[str] = (), ignore_case: bool = False
     ) -> None:
-        self._must_match = [Pattern(text, ignore_case) for text in must_match]
-        self._must_not_match = [Pattern(text, ignore_case) for text in must_not_match]
+        self._must_match = [Pattern(text, ignore_case) for text in _listed(must_match)]
+        self._must_not_match = [Pattern(text, ignore_case) for text in _listed(must_not_match)]
 
     def score(self, sample: Sample) -> Score:
         if not (self._must_match or self._must_not_match):
@@ -38,3 +38,7 @@ class RegularExpression:
             if pattern.found_in(text):
                 return Score(0.0, "forbidden", f"match of {pattern.text}")
         return Score(1.0, "pass")
+
+
+def _listed(patterns: str | Sequence[str]) -> Sequence[str]:
+    return [patterns] if isinstance(patterns, str) else patterns
