@@ -89,14 +89,15 @@ async def _collect(seconds_after_load: float) -> Run:
     with contextlib.suppress(asyncio.CancelledError):
         await loop
     phases = {line["phase"]: line for line in map(json.loads, told.decode().splitlines())}
-    return Run(sink.rows(), _smi_rows(text.decode(), columns), phases, served, statuses)
+    rows = [row for row in sink.rows() if row["gpu"] == statuses[0]["gpu"]]
+    return Run(rows, _smi_rows(text.decode(), columns), phases, served, statuses)
 
 
 def _smi_rows(text: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for cells in csv.reader(text.splitlines(), skipinitialspace=True):
         if len(cells) == len(columns):
-            at = datetime.datetime.strptime(cells[0], "%Y/%m/%d %H:%M:%S.%f").astimezone().timestamp()  # noqa: DTZ007
+            at = datetime.datetime.strptime(cells[0], "%Y/%m/%d %H:%M:%S.%f").astimezone().timestamp()
             rows.append({"time": at} | {name: _number(cell) for name, cell in zip(columns[1:], cells[1:], strict=True)})
     return rows
 
@@ -118,7 +119,7 @@ def run() -> Run:
 @pytest.mark.parametrize("phase", ["matmul", "memory", "pcie", "idle"])
 def test_values_agree_with_nvidia_smi(run: Run, phase: str):
     ours, theirs = run.ours(phase), run.theirs(phase)
-    assert len(ours) >= 4 and len(theirs) >= 4
+    assert min(len(ours), len(theirs)) >= 4
     wrong = []
     for column, name, times, share, amount in COMPARED:
         smi = [row[column] for row in theirs if row[column] is not None]
