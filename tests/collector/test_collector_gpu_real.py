@@ -14,11 +14,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import pynvml
 import pytest
 from gpu_service import Kept, instruments, named, scrape
 
 from catalog.clock import SystemClock
-from collector.gpu.collector import local_gpu_collector
+from collector.gpu.collector import GpuCollector, host_node
+from collector.gpu.nvml import NvmlSource
 from collector.gpu.settings import GpuSettings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(180)]
@@ -64,7 +66,9 @@ class Run:
 
 async def _collect(seconds_after_load: float) -> Run:
     sink, metrics = Kept(), instruments()
-    collector = local_gpu_collector(GpuSettings(interval=0.5), sink, SystemClock(), metrics)
+    gpu = GpuSettings(interval=0.5)
+    source = NvmlSource(pynvml, gpu, host_node(gpu))
+    collector = GpuCollector(gpu, source, sink, SystemClock(), metrics)
     loop = asyncio.create_task(collector.run())
     columns = ["timestamp", *(column for column, *_ in COMPARED)]
     query = [
