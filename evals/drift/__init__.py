@@ -1,1 +1,1 @@
-"""Whether what is measured now still is what was measured before."""
+"""Whether what is measured has moved: references, tests, slices, and a stated budget of false pages."""

@@ -1,0 +1,224 @@
+"""New values: each is compared with its predecessor, at growing numbers of rows, from its first request on."""
+
+from collections import deque
+from collections.abc import Callable, MutableMapping
+
+import numpy as np
+import pyarrow as pa
+
+from evals.drift.budget import Budget, suspected_look
+from evals.drift.comparison import Comparison, evidence, minimum_effect
+from evals.drift.frame import Frame, slice_label
+from evals.drift.looks import against_predecessor, look, next_look
+from evals.drift.registry import Key, Registry, Value, slice_values, stream_values
+from evals.drift.settings import MONTH, DriftSettings, SignalSettings
+from evals.drift.state import Against, Period, Phase, Round, State
+from evals.drift.statistics import Ints
+
+Fetch = Callable[[SignalSettings, float, float], pa.Table]
+States = MutableMapping[tuple[str, str, str], State]
+Rows = list[tuple[State, Period]]
+
+# A value has gone when this is the probability of not having seen it since by chance.
+GONE = 1e-3
+
+
+class Follower:
+    """Follows new values until they are established, confirmed as a drift, or gone."""
+
+    def __init__(self, settings: DriftSettings, budget: Budget, fetch: Fetch) -> None:
+        self._settings = settings
+        self._budget = budget
+        self._fetch = fetch
+        self._opened: deque[float] = deque()
+        self._observed: dict[str, float] = {}
+        self._references: dict[tuple[str, str, str], pa.Table] = {}
+
+    def unobserved(self, signal: SignalSettings, frame: Frame, this: Round) -> Ints:
+        """Rows that the registry has not been given yet."""
+        start = self._observed.get(signal.name, this.reference.start)
+        self._observed[signal.name] = this.window.end
+        return frame.between(start, this.window.end)
+
+    def step(
+        self, signal: SignalSettings, frame: Frame, registry: Registry, states: States, this: Round,
+        rng: np.random.Generator,
+    ) -> Rows:  # fmt: skip
+        """Looks that are due, and the state of what was found before."""
+        rows: Rows = []
+        for state in [state for state in states.values() if _is_of(state, signal) and state.active]:
+            rows.append((state, self._track(state, signal, frame, registry, this, rng)))
+        least = self._settings.minimum_samples
+        due = [item for item in registry.followed() if item[2].count >= max(item[2].next_look, least)]
+        for key, name, value in due[: self._settings.maximum_followed]:
+            looked = self._look(signal, key, name, value, registry, states, this, rng)
+            if looked is not None:
+                rows = [row for row in rows if row[0] is not looked] + [(looked, Period(value.first, this.window.end))]
+        self._settle(registry, this)
+        return rows
+
+    def restore(self, state: State, registry: Registry) -> None:
+        """Goes on with a series of looks after a restart."""
+        notes = state.notes
+        self._opened.append(float(notes["opened"]))
+        if notes["settled"] or state.since is None or state.phase is Phase.RESOLVED:
+            return
+        key: Key = (notes["dimension"], tuple(notes["stream"].items()))
+        # Its rows are counted again from what the first round reads; the next look waits for as many as before.
+        value = Value(state.since, state.since, int(notes["rows"]), 0, looks=int(notes["look"]))
+        value.series, value.next_look = int(notes["series"]), next_look(value.count, self._settings.minimum_samples)
+        registry.adopt(key, notes["value"], value)
+
+    def _look(
+        self, signal: SignalSettings, key: Key, name: str, value: Value, registry: Registry, states: States,
+        this: Round, rng: np.random.Generator,
+    ) -> State | None:  # fmt: skip
+        if value.looks == 0 and registry.streams[key].was_there(value):
+            value.known = True
+            return None
+        value.next_look = next_look(value.count, self._settings.minimum_samples)
+        table = self._fetch(signal, value.first - self._settings.reference, this.window.end)
+        seen = look(table, signal, key, name, value, self._settings, rng)
+        if seen is None:
+            return None
+        value.looks += 1
+        if value.looks == 1:
+            value.series = self._open(this.at)
+        state = self._state(signal, key, name, value, seen.previous, states, this)
+        self._judge(state, seen.result, value, signal, this)
+        states[state.key] = state
+        self._explain(state, signal, key, name, value, seen.previous, table, states, this, rng)
+        return state
+
+    def _open(self, at: float) -> int:
+        while self._opened and self._opened[0] <= at - MONTH:
+            self._opened.popleft()
+        self._opened.append(at)
+        return len(self._opened)
+
+    def _state(
+        self, signal: SignalSettings, key: Key, name: str, value: Value, previous: str, states: States, this: Round
+    ) -> State:
+        values = slice_values(key, name)
+        fresh = State(signal.name, values, slice_label(values), Against.PREDECESSOR, since=value.first)
+        old = states.get(fresh.key)
+        state = old if old is not None and old.since == value.first else fresh
+        state.reference = Period(value.first - self._settings.reference, value.first)
+        state.notes |= {
+            "dimension": key[0],
+            "stream": stream_values(key),
+            "value": name,
+            "predecessor": previous,
+            "reference": f"{key[0]} {previous} in the {_words(self._settings.reference)} before",
+            "series": value.series,
+            "look": value.looks,
+            "rows": value.count,
+            "opened": state.notes.get("opened", this.at),
+        }
+        return state
+
+    def _judge(self, state: State, result: Comparison, value: Value, signal: SignalSettings, this: Round) -> None:
+        level = self._budget.look_level(value.series, value.looks)
+        state.take(result, level)
+        state.evidence = evidence(result)
+        state.notes["looks"] = [*state.notes.get("looks", []), {
+            "n": result.n_current, "p_value": result.p_value, "log_e_value": result.log_e_value, "threshold": level,
+            "false_pages_per_30_days_needed": self._budget.pages_needed(result.p_value, level),
+        }]  # fmt: skip
+        state.notes["false_pages_per_30_days"] = self._budget.pages
+        if result.matters() and result.p_value < level:
+            state.raise_to(Phase.CONFIRMED)
+            value.known = True
+        elif result.matters() and result.p_value < suspected_look(value.looks):
+            state.raise_to(Phase.SUSPECTED)
+        elif state.phase is Phase.SUSPECTED and result.p_value > 0.05:
+            state.resolve(this.window.end, "not borne out by more rows")
+        state.notes["settled"] = value.known
+
+    def _explain(
+        self, state: State, signal: SignalSettings, key: Key, name: str, value: Value, previous: str, table: pa.Table,
+        states: States, this: Round, rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        """Of a value found everywhere and in one tenant one stands: everywhere, if it moved without the tenant."""
+        if not state.active or "tenant" not in stream_values(key):
+            return
+        wide_values = {name: text for name, text in state.values.items() if name != "tenant"}
+        wide = states.get((signal.name, slice_label(wide_values), str(Against.PREDECESSOR)))
+        if wide is None or not wide.active:
+            return
+        frame = Frame(table, signal)
+        inside = np.zeros(len(frame), dtype=bool)
+        inside[frame.matching({"tenant": state.values["tenant"]})] = True
+        rest = Frame(frame.table.filter(pa.array(~inside)), signal)
+        wide_key: Key = (key[0], tuple(item for item in key[1] if item[0] != "tenant"))
+        result = against_predecessor(rest, wide_key, name, previous, value.first, value.first, self._settings, rng)
+        if result is not None and result.matters() and result.p_value < 0.05:
+            state.resolve(this.window.end, f"explained by {wide.slice}")
+            state.peak = Phase.NONE
+        else:
+            wide.resolve(this.window.end, f"explained by {state.slice}")
+            wide.peak = Phase.NONE
+
+    def _track(
+        self, state: State, signal: SignalSettings, frame: Frame, registry: Registry, this: Round,
+        rng: np.random.Generator,
+    ) -> Period:  # fmt: skip
+        """Brings the effect up to date, and resolves what is gone or calm; the period that the row is about."""
+        assert state.since is not None
+        period = Period(max(state.since, this.reference.start), this.window.end)
+        key: Key = (state.notes["dimension"], tuple(state.notes["stream"].items()))
+        name, previous = state.notes["value"], state.notes["predecessor"]
+        if self._is_gone(frame, key, name):
+            state.resolve(this.window.end, "no longer served")
+            self._references.pop(state.key, None)
+            if key in registry.streams:
+                registry.forget(key, name)
+            return period
+        before = self._reference(state, signal, key, previous)
+        whole = Frame(pa.concat_tables([before, _plain(frame, period.start)]), signal)
+        result = against_predecessor(whole, key, name, previous, state.since, period.start, self._settings, rng)
+        recent = against_predecessor(whole, key, name, previous, state.since, this.window.start, self._settings, rng)
+        if result is not None:
+            state.take(result, state.row["q_threshold"])
+            state.evidence = evidence(result)
+        self._calm(state, recent, this)
+        return period
+
+    def _calm(self, state: State, recent: Comparison | None, this: Round) -> None:
+        if recent is None:
+            return
+        state.calm = state.calm + 1 if abs(recent.effect.size) < minimum_effect(recent.pair.frame) else 0
+        if state.calm >= self._settings.calm_rounds:
+            state.resolve(this.window.end, "back to the predecessor's")
+            self._references.pop(state.key, None)
+
+    def _reference(self, state: State, signal: SignalSettings, key: Key, previous: str) -> pa.Table:
+        """The predecessor's rows before; they stay as they were while the finding lasts."""
+        if state.key not in self._references:
+            assert state.reference is not None
+            frame = Frame(self._fetch(signal, state.reference.start, state.reference.end), signal)
+            self._references[state.key] = frame.table.take(pa.array(frame.matching(slice_values(key, previous))))
+        return self._references[state.key]
+
+    def _is_gone(self, frame: Frame, key: Key, name: str) -> bool:
+        stream, own = frame.matching(stream_values(key)), frame.matching(slice_values(key, name))
+        if len(own) == 0:
+            return True
+        share = len(own) / int(((stream >= own[0]) & (stream <= own[-1])).sum())
+        return bool((1.0 - min(share, 0.5)) ** int((stream > own[-1]).sum()) < GONE)
+
+    def _settle(self, registry: Registry, this: Round) -> None:
+        for _, _, value in registry.followed():
+            value.known = this.window.end - value.first > self._settings.follow
+
+
+def _is_of(state: State, signal: SignalSettings) -> bool:
+    return state.signal == signal.name and state.against is Against.PREDECESSOR
+
+
+def _plain(frame: Frame, start: float) -> pa.Table:
+    return frame.table.slice(int(np.searchsorted(frame.time, start, side="left")))
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes"

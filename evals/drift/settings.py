@@ -1,0 +1,119 @@
+"""Settings of drift detection: which signals are watched, how often, and how many false pages are affordable."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+MONTH = 30 * 86400.0
+
+
+def seconds(value: Any) -> Any:
+    """Seconds from `5m`, `1h30m`, `90s` or a plain number; raises ValueError for what is no duration.
+
+    >>> seconds("1h30m")
+    5400.0
+    """
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdw])", value)
+    if not parts or "".join(number + unit for number, unit in parts) != value.strip():
+        raise ValueError(f"{value!r} is no duration; write 90s, 5m, 1h or 1h30m")
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
+
+
+def duration(value: float) -> str:
+    """The shortest spelling of seconds as `seconds` reads it.
+
+    >>> duration(5400.0)
+    '1h30m'
+    """
+    milliseconds, text = round(value * 1000), ""
+    for unit in ("d", "h", "m", "s", "ms"):
+        whole, milliseconds = divmod(milliseconds, round(UNITS[unit] * 1000))
+        text += f"{whole}{unit}" if whole else ""
+    return text or "0s"
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), PlainSerializer(duration)]
+Positive = Annotated[Seconds, Field(gt=0)]
+
+
+class SignalKind(StrEnum):
+    """How values are compared; `auto` looks at them: text is a category, 0 and 1 alone a rate, the rest numbers."""
+
+    AUTO = "auto"
+    NUMBER = "number"
+    RATE = "rate"
+    CATEGORY = "category"
+
+
+class Direction(StrEnum):
+    """Which way a change must go to matter."""
+
+    UP = "up"
+    DOWN = "down"
+    BOTH = "both"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SignalSettings(_Settings):
+    """One signal: a column of `spans` or an evaluator's score, and the dimensions it is sliced by."""
+
+    name: str = Field(min_length=1, max_length=100)
+    column: str = Field(pattern=r"^(spans|scores)\.[A-Za-z_][A-Za-z0-9_.-]*$")
+    by: tuple[str, ...] = ()
+    kind: SignalKind = SignalKind.AUTO
+    # In the test's own unit: share points for rates, reference spreads for numbers, JS distance for categories.
+    minimum_effect: float | None = Field(default=None, gt=0)
+    direction: Direction = Direction.BOTH
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_repeats(cls, value: Any) -> Any:
+        by = value.get("by", ()) if isinstance(value, dict) else ()
+        if isinstance(by, list | tuple) and len(set(map(str, by))) != len(by):
+            raise ValueError(f"by: {', '.join(map(str, by))} names a dimension twice")
+        return value
+
+
+DEFAULT_SIGNALS = (
+    SignalSettings(name="refusal", column="scores.refusal", by=("model", "tenant", "prompt_version")),
+    SignalSettings(name="output length", column="spans.output_tokens", by=("model",)),
+)
+
+
+class DriftSettings(_Settings):
+    """Everything about drift; an empty mapping gives working defaults."""
+
+    # Expected number of false confirmed findings; every threshold follows from it (budget.py).
+    false_pages_per_30_days: float = Field(default=1.0, ge=0)
+    signals: tuple[SignalSettings, ...] = DEFAULT_SIGNALS
+    round: Positive = 60.0
+    window: Positive = 300.0
+    reference: Positive = 3600.0
+    # A window closes so long after its end: DESIGN's 60 s for what is late.
+    lag: Annotated[Seconds, Field(ge=0)] = 60.0
+    minimum_samples: int = Field(default=30, ge=10)
+    # How long a new value is compared with its predecessor before it counts as established.
+    follow: Positive = 86400.0
+    # New values the budget is laid out for; when more come, each gets less (budget.py), the sum stays.
+    new_values_per_30_days: int = Field(default=30, ge=1)
+    # Rounds in a row without an effect after which a finding is resolved.
+    calm_rounds: int = Field(default=3, ge=1)
+    # Bounds: slices per signal and round, the largest first, and new values followed at a time.
+    maximum_slices: int = Field(default=200, ge=1)
+    maximum_followed: int = Field(default=200, ge=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "DriftSettings":
+        names = [signal.name for signal in self.signals]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"signals: {', '.join(twice)} is there twice; names must differ")
+        return self
