@@ -2,19 +2,25 @@
 
 import datetime
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from gpu_fake_nvml import DATA, MODEL, UUID
 from gpu_service import HandClock, Kept, instruments, named, scrape
 
+from catalog.clock import SystemClock
 from catalog.family import families
 from catalog.gpu import gpu_readings
 from collector.gpu.collector import GpuCollector
 from collector.gpu.readings import Reading
 from collector.gpu.recorded import recorded_reading, recorded_time
 from collector.gpu.settings import GpuSettings
+from store.database import Database
+from store.reads import Reads
+from store.settings import StoreSettings
 from store.tables import GPU_STATE
+from store.writer import Writer
 
 LINES = [json.loads(line) for line in (DATA / "h100-llm-telemetry.jsonl").read_text().splitlines()]
 BITS = {0: [], 1: ["gpu_idle"], 4: ["sw_power_cap"]}
@@ -91,6 +97,22 @@ def test_all_348_readings_are_served_exactly():
         assert wrong == {}
         active = {name for name, on in named(served, "hw_gpu_clock_event_active").items() if on}
         assert active == {f"reason={reason}" for reason in BITS[line["clocks_event_reasons"]]}
+
+
+def test_a_reading_comes_back_from_the_database_as_it_was_taken(tmp_path: Path):
+    database, metrics = Database(tmp_path), instruments()
+    writer = Writer(database, SystemClock(), metrics, StoreSettings())
+    collector = GpuCollector(GpuSettings(), None, writer, HandClock(), metrics)
+    line = LINES[100]
+    committed = collector.take([recorded_reading(line)], recorded_time(line))
+    assert committed is not None
+    committed.result(20)
+    found = Reads(database).gpu_states(start=recorded_time(line) - 1, end=recorded_time(line) + 1)
+    writer.close()
+    database.close()
+    expected = expected_state(line, {way: line["fields"][f"pcie_count_{way}_bytes"] for way in ("rx", "tx")})
+    whole = {name: value for name, value in expected.items() if name not in ("time", "clock_event_reasons", "pids")}
+    assert [{name: row[name] for name in whole} for row in found] == [whole]
 
 
 def test_what_a_recording_does_not_say_is_not_served():
