@@ -84,5 +84,11 @@ def families() -> Mapping[str, Family]:
 
 @cache
 def family_of_sample() -> Mapping[str, Family]:
-    """The family that each exposed sample name belongs to."""
-    return MappingProxyType({name: family for family in families().values() for name in family.exposed()})
+    """The family that each exposed sample name belongs to; raises ValueError where two claim one."""
+    found: dict[str, Family] = {}
+    for family in families().values():
+        for name in family.exposed():
+            if name in found:
+                raise ValueError(f"{family.name} and {found[name].name} both expose {name}")
+            found[name] = family
+    return MappingProxyType(found)

@@ -54,6 +54,4 @@ class Instruments:
         return Gauge(family.name, family.help, family.labels, registry=self.registry)
 
     def _histogram(self, family: Family) -> Histogram:
-        return Histogram(
-            family.name, family.help, family.labels, buckets=family.buckets, registry=self.registry
-        )
+        return Histogram(family.name, family.help, family.labels, buckets=family.buckets, registry=self.registry)

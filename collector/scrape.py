@@ -52,7 +52,7 @@ class Scraper:
         on_scrape: OnScrape | None = None,
     ) -> None:
         self._settings = settings
-        self._ingest = ScrapeIngest(settings, served, engine_states, metrics)
+        self.ingest = ScrapeIngest(settings, served, engine_states, metrics)
         self._targets = TargetList((entry.target() for entry in settings.targets), settings.file_sd, metrics)
         self._sink = sink
         self._on_scrape = on_scrape
@@ -79,7 +79,7 @@ class Scraper:
 
     def statuses(self) -> list[TargetStatus]:
         """What is known of every target."""
-        return self._ingest.statuses()
+        return self.ingest.statuses()
 
     def discovery_errors(self) -> list[str]:
         """What is wrong with the `file_sd` files now."""
@@ -92,13 +92,13 @@ class Scraper:
         try:
             answer = await fetch(session, target, settings.timeout, settings.max_body)
         except ScrapeFailure as failure:
-            result = self._ingest.failed(target, failure.reason, str(failure), at)
+            result = self.ingest.failed(target, failure.reason, str(failure), at)
         else:
             arguments = (target, answer.text, at)
             if len(answer.text) > settings.parse_in_thread_above:
-                result = await asyncio.to_thread(self._ingest.ingest, *arguments, openmetrics=answer.openmetrics)
+                result = await asyncio.to_thread(self.ingest.ingest, *arguments, openmetrics=answer.openmetrics)
             else:
-                result = self._ingest.ingest(*arguments, openmetrics=answer.openmetrics)
+                result = self.ingest.ingest(*arguments, openmetrics=answer.openmetrics)
         took = perf_counter() - began
         self._metrics.gauges.tidegauge_scrape_duration_seconds.labels(target=target.name).set(took)
         await self._hand_on(result)
@@ -120,7 +120,7 @@ class Scraper:
         await self._stop([target for target in self._loops if target not in targets])
         for target in targets:
             if target not in self._loops:
-                self._ingest.expect(target)
+                self.ingest.expect(target)
                 self._loops[target] = asyncio.create_task(self._watch(target, session), name=f"scrape {target.name}")
 
     async def _stop(self, targets: list[Target]) -> None:
@@ -129,7 +129,7 @@ class Scraper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for target in targets:
-            self._ingest.forget(target)
+            self.ingest.forget(target)
 
     async def _watch(self, target: Target, session: aiohttp.ClientSession) -> None:
         interval = self._settings.interval

@@ -2,10 +2,10 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
+from evals.drift.state import Phase, State
 from evals.estimates import summarize
 from store.database import Database
 from store.reads import Reads
@@ -26,7 +26,7 @@ class StoreGauges:
         reads: Reads,
         clock: Clock,
         metrics: Instruments,
-        drift_states: Callable[[], Sequence[Any]],
+        drift_states: Callable[[], Sequence[State]],
     ) -> None:
         self._database = database
         self._reads = reads
@@ -46,7 +46,7 @@ class StoreGauges:
             (gauges.tidegauge_eval_score_mean, "mean"),
             (gauges.tidegauge_eval_score_mean_ci_low, "ci_low"),
             (gauges.tidegauge_eval_score_mean_ci_high, "ci_high"),
-            (gauges.tidegauge_eval_score_count, "n"),
+            (gauges.tidegauge_eval_score_samples, "n"),
         )
         scores = self._reads.score_labels(since=self._clock.now() - WINDOW_SECONDS)
         rows = summarize(scores, GROUPS).to_pylist() if scores.num_rows else []
@@ -64,10 +64,11 @@ class StoreGauges:
         for gauge in (active, effect, evidence):
             gauge.clear()
         for state in self._drift_states():
-            labels = (state.signal, state.slice, state.detector)
-            active.labels(*labels).set(float(state.active))
-            effect.labels(*labels).set(state.effect_size)
-            evidence.labels(*labels).set(state.log_e_value)
+            labels = (state.signal, state.slice, state.row.get("detector") or "")
+            active.labels(*labels).set(float(state.phase is Phase.CONFIRMED))
+            for gauge, column in ((effect, "effect_size"), (evidence, "log_e_value")):
+                if state.row.get(column) is not None:
+                    gauge.labels(*labels).set(state.row[column])
 
     def _store(self) -> None:
         gauges = self._metrics.gauges

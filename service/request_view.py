@@ -121,8 +121,8 @@ def find_engine(
     for row in seen:
         names.setdefault(row["target"], {row["target"]}).update({row["instance"]} - {None})
     for row in configured:
-        if row.get("target") in names:
-            names[row["target"]] |= _labels(row)
+        if row.get("name") in names:
+            names[row["name"]] |= _labels(row)
     for by, said in _said(call, engine_span):
         matches = _matching(said, names)
         if matches:
@@ -269,7 +269,7 @@ def _gpus(
 
 def _nodes(engine: Row, configured: Sequence[Row]) -> set[str]:
     """Nodes that an engine names: a label, else the host in its instance or address."""
-    row = next((row for row in configured if row.get("target") == engine["target"]), {})
+    row = next((row for row in configured if row.get("name") == engine["target"]), {})
     labels = row.get("labels") if isinstance(row.get("labels"), dict) else {}
     for name in ("node", "host"):
         if labels and labels.get(name):

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pynvml
 from fastapi import FastAPI
 from opentelemetry import trace
@@ -102,7 +103,7 @@ class Service:
             self.reads, RequestMetrics(metrics, RequestMetricsSettings()), clock, config.evals.settle_seconds
         )
         self.drift = DriftMonitor(
-            config.drift, self.reads, self.writer, clock, metrics, random.Random(0), origin=clock.now()
+            config.drift, self.reads, self.writer, clock, metrics, np.random.default_rng(0), origin=clock.now()
         )
         self.gauges = StoreGauges(self.database, self.reads, clock, metrics, self.drift.current)
 

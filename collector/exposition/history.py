@@ -24,8 +24,8 @@ class _Run:
     """Consecutive moments of one metric with the same series: times, and their values row by row."""
 
     texts: tuple[str, ...]
-    times: array[float] = field(default_factory=lambda: array("d"))
-    values: array[float] = field(default_factory=lambda: array("d"))
+    times: "array[float]" = field(default_factory=lambda: array("d"))
+    values: "array[float]" = field(default_factory=lambda: array("d"))
 
     def lines(self) -> Iterator[str]:
         width = len(self.texts)
