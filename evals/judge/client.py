@@ -57,6 +57,7 @@ class JudgeClient:
         metrics: Instruments,
         randomness: random.Random,
         used_today: int = 0,
+        tracer: trace.Tracer | None = None,
     ) -> None:
         self.settings = settings
         self.budget = TokenBudget(settings.tokens_per_day, clock, used_today)
@@ -67,6 +68,7 @@ class JudgeClient:
         self._session: aiohttp.ClientSession | None = None
         self._quiet_until = 0.0
         self._structured = settings.structured_output
+        self._tracer = tracer or trace.get_tracer(TRACER)
         key = settings.key()
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = settings.url.rstrip("/") + "/chat/completions"
@@ -172,8 +174,7 @@ class JudgeClient:
             "server.address": address.hostname or "",
             "server.port": address.port or (443 if address.scheme == "https" else 80),
         }
-        tracer = trace.get_tracer(TRACER)
-        with tracer.start_as_current_span(
+        with self._tracer.start_as_current_span(
             f"chat {settings.model}",
             kind=trace.SpanKind.CLIENT,
             attributes=attributes,
