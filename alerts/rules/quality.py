@@ -26,7 +26,7 @@ def _crossed(bound: QualityBound) -> Rule:
             and
             tidegauge_eval_score_mean_{end}{chosen} {sign} {limit:g}
             and
-            tidegauge_eval_score_count{chosen} > {{minimum_scores}}
+            tidegauge_eval_score_samples{chosen} > {{minimum_scores}}
         """,
         hold="2m",
         severity=Severity.TICKET,
@@ -67,7 +67,7 @@ def _scores(bound: QualityBound, *, crossed: bool, count: str) -> dict[str, str]
         f"tidegauge_eval_score_mean{labels}": f"{mean:g}x20",
         f"tidegauge_eval_score_mean_ci_low{labels}": f"{mean - 0.1:g}x20",
         f"tidegauge_eval_score_mean_ci_high{labels}": f"{mean + 0.1:g}x20",
-        f"tidegauge_eval_score_count{labels}": f"{count}x20",
+        f"tidegauge_eval_score_samples{labels}": f"{count}x20",
     }
 
 
