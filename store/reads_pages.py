@@ -221,9 +221,7 @@ def _tenants(scope: Scope) -> list[str] | None:
     return None if scope.tenants is None else sorted(scope.tenants)
 
 
-def _after(
-    key: str, direction: str, ties: Sequence[str], parameters: dict[str, Any], after: Sequence[Any]
-) -> str:
+def _after(key: str, direction: str, ties: Sequence[str], parameters: dict[str, Any], after: Sequence[Any]) -> str:
     """A condition for what comes after a row, given its key and its ids; the ids ascend."""
     value, *ids = after
     parameters["after_key"] = value
