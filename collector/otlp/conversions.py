@@ -34,8 +34,8 @@ def convert(source: Source, value: Any, context: Context) -> Any:
         if value is None or value == "":
             return None
         made = CONVERSIONS[source.conversion](value, context)
-    except (ValueError, RecursionError, OverflowError):
-        # Broken JSON, NaN in JSON, absurd nesting or numbers: not said.  The attribute itself is kept as it came.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+        # Broken JSON, lists for names, absurd nesting or numbers: not said.  The attribute itself is kept as it came.
         return None
     if source.values:
         return source.values.get(made.casefold()) if isinstance(made, str) else None

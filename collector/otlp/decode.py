@@ -345,8 +345,13 @@ def _cut_columns(row: dict[str, Any], limit: int, lost: dict[str, int]) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    # Most requests are small and leave most columns empty: those cost nothing.
+    said = set().union(*rows)
     columns = [
-        _column([row.get(name) for row in rows], kind) for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+        _column([row.get(field.name) for row in rows], field.type)
+        if field.name in said
+        else pa.nulls(len(rows), field.type)
+        for field in SCHEMA
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 

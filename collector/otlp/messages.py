@@ -22,13 +22,13 @@ def messages_json(value: Any, role: str, limit: int) -> str | None:
     characters the longest parts are cut, and say so with `"truncated": true`.
     """
     document = parsed(value)
-    if isinstance(document, (str, int, float, bool)):
-        document = [{"role": role, "content": str(value)}]
+    if isinstance(value, str) and len(value) <= limit and _in_form(document):
+        return value
+    if isinstance(document, (str, int, float)):
+        document = [{"role": role, "content": str(value)}] if document != "" else []
     messages = [message for item in _messages(document, role) if (message := _message(item, role)) is not None]
     if not messages:
         return None
-    if isinstance(value, str) and messages == document and len(value) <= limit:
-        return value
     return dump(messages if len(text := dump(messages)) <= limit else _shorten(messages, limit, len(text)))
 
 
@@ -106,6 +106,29 @@ def _unwrap(item: Any) -> Any:
             inner = item[wrapper]
             item = {**{key: value for key, value in item.items() if key != wrapper}, **inner}
     return item
+
+
+MESSAGE_KEYS = frozenset({"role", "parts", "finish_reason", "name"})
+
+
+def _in_form(document: Any) -> bool:
+    """Whether these are messages in our form already."""
+    if not isinstance(document, list) or not document:
+        return False
+    known = shapes().parts
+    for message in document:
+        if type(message) is not dict or not message.keys() <= MESSAGE_KEYS or not message.get("role"):
+            return False
+        parts = message.get("parts")
+        if type(parts) is not list:
+            return False
+        for part in parts:
+            if type(part) is not dict:
+                return False
+            shape = known.get(part.get("type", ""))
+            if shape is not None and not (part["type"] == shape.type and _has_form(part, shape)):
+                return False
+    return True
 
 
 def _messages(document: Any, role: str) -> list[Any]:
@@ -193,7 +216,7 @@ def _part(part: Any) -> Any:
 
 
 def _has_form(part: Mapping[str, Any], shape: Shape) -> bool:
-    return all(key == "type" or key in shape.fields for key in part) and not any(
+    return all(key in shape.fields or key == "type" for key in part) and not any(
         isinstance(part.get(name), str) and parsed(part[name]) is not part[name] for name in shape.parse
     )
 
