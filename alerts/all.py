@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from alerts.rule import Rule
-from alerts.rules import availability, drift, gpu, itself, latency, quality, saturation, slo
+from alerts.rules import availability, disk, drift, gpu, itself, latency, quality, saturation, slo
 from alerts.settings import AlertSettings
 
 
@@ -25,6 +25,7 @@ THEMES = (
     Theme("quality", quality.rules),
     Theme("drift", lambda settings: drift.RULES),
     Theme("itself", lambda settings: itself.RULES),
+    Theme("disk", lambda settings: disk.RULES, every="1m"),
 )
 
 

@@ -45,10 +45,10 @@ def test(out: Path) -> list[str]:
         ["promtool", "test", "rules", *map(str, tests)],
         ["amtool", "check-config", str(out / "alertmanager" / "alertmanager.yml")],
     )
-    return [problem for command in commands if (problem := _run(command))]
+    return [problem for command in commands if (problem := run_tool(command))]
 
 
-def _run(command: list[str]) -> str:
+def run_tool(command: list[str]) -> str:
     """The output of a command that failed, after its name; empty if it succeeded."""
     program = binary(command[0])
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)

@@ -207,54 +207,6 @@ RULES = (
         ),
     ),
     Rule(
-        name="TidegaugeDiskFillsUp",
-        # Six hours of history are asked for, so that the first minutes of a run are no forecast of a day.
-        expr="""
-            tidegauge_store_disk_free_bytes
-            and
-            predict_linear(tidegauge_store_disk_free_bytes[{6h}], {24h in seconds}) < 0
-            and
-            tidegauge_store_disk_free_bytes offset {6h}
-        """,
-        hold="30m",
-        severity=Severity.TICKET,
-        summary="The disk is full within a day at this speed; {{ $value | humanize1024 }}B are free",
-        description="Shorten the retention, sample content, or give the data directory more room.",
-        runbook="disk-full",
-        dashboard="itself",
-        fires=(
-            Case(
-                "100 GB goes within ten hours",
-                _one("tidegauge_store_disk_free_bytes", "100e9-4e7x1800"),
-                "7h",
-                value=100e9 - 4e7 * 1680,
-            ),
-        ),
-        silent=(
-            Case("steady", _one("tidegauge_store_disk_free_bytes", "100e9x1800"), "7h"),
-            Case("it fell in its first minutes", _one("tidegauge_store_disk_free_bytes", "100e9-4e8x160"), "39m"),
-        ),
-    ),
-    Rule(
-        name="TidegaugeDiskAlmostFull",
-        expr="tidegauge_store_disk_free_bytes < {disk_free_bytes}",
-        hold="1m",
-        severity=Severity.PAGE,
-        summary="Only {{ $value | humanize1024 }}B are free for Tidegauge's data; soon nothing is stored",
-        description="Commits fail when it is full, and exporters drop what they cannot deliver.",
-        runbook="disk-full",
-        dashboard="itself",
-        fires=(
-            Case(
-                "half of the threshold is left",
-                _one("tidegauge_store_disk_free_bytes", "{disk_free_bytes*0.5}x40"),
-                "4m",
-                value=1 << 29,
-            ),
-        ),
-        silent=(Case("plenty", _one("tidegauge_store_disk_free_bytes", "{disk_free_bytes*20}x40"), "4m"),),
-    ),
-    Rule(
         name="TidegaugeListenerDown",
         expr="tidegauge_listener_up == 0",
         hold="2m",

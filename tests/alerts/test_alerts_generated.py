@@ -166,7 +166,7 @@ def test_receivers_of_people_stand_beside_the_incident_record(tmp_path: Path) ->
         ("oncall", ['severity=~"page"']),
         ("team", ['severity=~"page|ticket"']),
     ]
-    assert promtool._run(["amtool", "check-config", str(tmp_path / "alertmanager/alertmanager.yml")]) == ""
+    assert promtool.run_tool(["amtool", "check-config", str(tmp_path / "alertmanager/alertmanager.yml")]) == ""
 
 
 @pytest.mark.parametrize(
