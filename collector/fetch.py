@@ -1,6 +1,7 @@
 """One HTTP request to a target, with bounds on time and size, and an error that says what to do."""
 
 import asyncio
+import os
 import zlib
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ async def fetch(session: aiohttp.ClientSession, target: Target, within: float, m
     except TimeoutError:
         raise ScrapeFailure("timeout", _late(target, within, answered, len(body))) from None
     except aiohttp.ClientConnectorError as error:
-        cause = error.os_error.strerror or str(error.os_error)
+        cause = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)[:200]
         text = f"targets: {target.name} cannot be reached ({cause}); does it listen at {target.shown_url}?"
         raise ScrapeFailure("connection", text) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:

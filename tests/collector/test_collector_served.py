@@ -302,7 +302,7 @@ def history(bench: Bench) -> ExpositionHistory:
 
 
 def test_history_of_one_moment_is_valid_openmetrics(bench: Bench) -> None:
-    # prometheus_client's parser loses samples where a histogram comes with several timestamps; promtool, below, does not.
+    # With several timestamps prometheus_client's parser loses a histogram's samples; promtool, below, does not.
     bench.ingest.ingest(checked("http://a:1"), read(VLLM[40]), bench.clock.now())
     kept = ExpositionHistory()
     kept.add(1_700_000_000.5, bench.served.current(), bench.registry)
