@@ -19,6 +19,7 @@ from evals.samples import clean, sample
 from evals.scores import DIMENSIONS, result, score_id, score_table
 
 BATCH = 500
+CONTENT = {"output", "output_messages", "input_messages"}
 LINE_LIMIT = 16 << 20
 csv.field_size_limit(LINE_LIMIT)
 
@@ -70,7 +71,7 @@ def read_items(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise BadDataset(f"{path.name}: there is no such file")
     for number, item in enumerate(reader(path), start=1):
-        if "output" not in item and "output_messages" not in item:
+        if not CONTENT & item.keys():
             raise BadDataset(f"{path.name}, item {number}: has neither 'output' nor 'output_messages'")
         yield item
 
@@ -95,9 +96,8 @@ def _csv(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
-                yield {key: value or None for key, value in row.items() if key and key != "output"} | (
-                    {"output": row["output"]} if row.get("output") is not None else {}
-                )
+                # An empty cell says nothing, but an empty answer is one.
+                yield {key: value if key == "output" else value or None for key, value in row.items() if key}
     except (csv.Error, UnicodeDecodeError) as error:
         raise BadDataset(f"{path.name}: {error}") from None
 

@@ -85,8 +85,12 @@ class EvalRunner:
         clock: Clock,
         metrics: Instruments,
         judge: JudgeClient | None = None,
+        evaluators: Mapping[str, Configured] | None = None,
     ) -> None:
-        """`judge` is closed by whoever made it.  Raises ValueError if a policy asks for one and there is none."""
+        """`judge` is closed by whoever made it; `evaluators`, by name, take the place of those that the policies name.
+
+        Raises ValueError if a policy asks for a judge and there is none.
+        """
         self._settings = settings
         self._reads = reads
         self._writer = writer
@@ -94,8 +98,8 @@ class EvalRunner:
         self._metrics = metrics
         self._labels = Labels(metrics)
         self._policies = settings.effective_policies()
-        self._evaluators = configured(settings, judge)
-        self._asking = Asking(clock, judge.settings if judge else None)
+        self._evaluators = dict(configured(settings, judge) if evaluators is None else evaluators)
+        self._asking = Asking(clock, settings.judge)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evals")
         self._judge_thread = ThreadPoolExecutor(1, thread_name_prefix="evals-judge")
 

@@ -9,8 +9,8 @@ LOOKED_AT = 600
 
 # What one declines to do.  Without it "I can't wait" and "I cannot recommend it enough" would count.
 DO = (
-    r"(?:help(?! but)|assist|answer|provide|give|offer|do|complete|fulfil+|handle|process|discuss|share|access|support|perform|"
-    r"comply|respond|advise|disclose|confirm|verify|guarantee|tell|talk|comment|make|create|write|generate|engage|"
+    r"(?:help(?! but)|assist|answer|provide|give|offer|do|complete|fulfil+|handle|process|discuss|share|access|support|"
+    r"perform|comply|respond|advise|disclose|confirm|verify|guarantee|tell|talk|comment|make|create|write|generate|engage|"
     r"continue|accept|change|open|close|raise|reset|issue|refund|cancel|check|look|find|take|arrange|book|allow|say|"
     r"grant|predict|send|work with|recommend (?!(?:it|this|them|that) (?:highly )?enough))"
 )
@@ -21,7 +21,8 @@ CANNOT = (
 )
 NOT_ABLE = (
     r"(?:not |un)(?:currently |really |yet |always )?(?:able|authori[sz]ed|equipped|permitted|allowed|qualified|"
-    r"trained|programmed|designed|capable|in a position|the right (?:person|place)|licensed|comfortable|available (?:to|for|right))"
+    r"trained|programmed|designed|capable|in a position|the right (?:person|place)|licensed|comfortable|"
+    r"available (?:to|for|right))"
 )
 ACCESS = (
     r"(?:don['’]?t|do not) (?:currently |actually )?have (?:direct |any |the )*"
