@@ -23,9 +23,11 @@ class _Settings(BaseModel):
 class Thresholds(_Settings):
     """Numbers that rules compare with.  A rule names one as `{queue_seconds}`."""
 
-    time_to_first_token_seconds: float = Field(default=5.0, gt=0, description="95th percentile that pages")
+    # MLPerf Inference wants a chat server's first token within 2 s (Llama 2 70B, 99th percentile); 2.5 s is the next
+    # bound of vLLM's buckets, where a percentile is not interpolated.
+    time_to_first_token_seconds: float = Field(default=2.5, gt=0, description="95th percentile that pages")
     inter_token_seconds: float = Field(default=0.25, gt=0, description="95th percentile of the gap between two tokens")
-    queue_seconds: float = Field(default=10.0, gt=0, description="wait that a request arriving now would have")
+    queue_seconds: float = Field(default=2.0, gt=0, description="wait that a request arriving now would have")
     minimum_requests: float = Field(
         default=20, ge=1, description="requests below which a ratio or percentile says nothing"
     )
@@ -143,7 +145,7 @@ Duration = Annotated[str, Field(pattern=r"^\d+(ms|s|m|h|d)$")]
 
 DEFAULT_SLOS = (
     Slo(name="availability", indicator="errors", objective=0.99),
-    Slo(name="first_token", indicator="time_to_first_token", objective=0.95, threshold_seconds=5.12),
+    Slo(name="first_token", indicator="time_to_first_token", objective=0.95, threshold_seconds=2.56),
 )
 DEFAULT_QUALITY = (
     QualityBound(evaluator="json_validity", below=0.9),

@@ -53,7 +53,7 @@ RULES = (
                 ),
                 "5m",
                 {**_LABELS, "vantage": "frontend"},
-                value=19.5,
+                value=9.75,
             ),
         ),
         silent=(
@@ -105,7 +105,7 @@ RULES = (
                 _histogram("llm_engine_queue_time_seconds", "{queue_seconds*2}", "{queue_seconds*4}", _BUSY),
                 "12m",
                 _LABELS,
-                value=39,
+                value=7.8,
             ),
         ),
         silent=(

@@ -41,7 +41,7 @@ RULES = (
                 {_WAITING: "0x4 0+{queue_seconds}x16", _FINISHED: "0+1x40"},
                 "4m",
                 _LABELS,
-                value=1650,
+                value=330,
             ),
             Case("nothing finishes", {_WAITING: "7x20", _FINISHED: "100x20"}, "3m", _LABELS, value=float("inf")),
         ),

@@ -12,23 +12,42 @@ from alerts.build import GeneratedRule, generated_rules
 from alerts.settings import AlertSettings
 from tests.binaries import prometheus
 
-RECORDED = Path(__file__).parents[1] / "data/alerts/production.openmetrics.xz"
+RECORDED = Path(__file__).parents[1] / "data/alerts"
 OVERLOAD = 720.0
 HOUR = 3600.0
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> BacktestReport:
-    path = tmp_path_factory.mktemp("recording") / "production.om"
-    path.write_bytes(lzma.decompress(RECORDED.read_bytes()))
-    return backtest.run(path, generated_rules(AlertSettings()))
+    recording = _unpacked("production", tmp_path_factory.mktemp("recording"))
+    return backtest.run(recording, generated_rules(AlertSettings()))
+
+
+def _unpacked(name: str, folder: Path) -> Path:
+    path = folder / f"{name}.om"
+    path.write_bytes(lzma.decompress((RECORDED / f"{name}.openmetrics.xz").read_bytes()))
+    return path
 
 
 def test_recorded_overload_pages_for_queue_and_first_token_and_quiet_traffic_does_not(report: BacktestReport) -> None:
     pages = {
         span.name: round(span.started - report.start - OVERLOAD) for span in report.spans if span.severity == "page"
     }
-    assert pages == {"LLMTimeToFirstTokenHigh": 75, "LLMEngineQueueLong": 95}
+    assert pages == {"LLMTimeToFirstTokenHigh": 70, "LLMEngineQueueLong": 95}
+
+
+def test_short_overload_of_a_fast_engine_pages_once_time_is_scaled(tmp_path: Path) -> None:
+    rules = generated_rules(AlertSettings(time_scale=0.1))
+    found = backtest.run(_unpacked("tiny", tmp_path), rules, interval_seconds=1.0)
+    pages = {
+        span.name: (round(span.started - found.start), span.ended) for span in found.spans if span.severity == "page"
+    }
+    # The overload lasts from second 41 to 61; the busy phase before and the long prompts after it are no reason to wake.
+    assert {name: started for name, (started, _) in pages.items()} == {
+        "LLMEngineQueueLong": 45,
+        "LLMTimeToFirstTokenHigh": 51,
+    }
+    assert all(ended is not None and ended - found.start < 75 for _, ended in pages.values())
 
 
 def test_queue_page_ends_when_the_queue_has_drained(report: BacktestReport) -> None:
