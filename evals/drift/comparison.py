@@ -247,10 +247,8 @@ def _contributions(result: Comparison) -> list[dict[str, Any]]:
     two, frame = result.pair, result.pair.frame
     by = tuple(name for name in frame.dimensions if name != "prompt_name" or "prompt_version" not in frame.dimensions)
     cells = frame.group([name for name in by if _is_known(frame, name)])
-    if frame.kind is SignalKind.CATEGORY:
-        score = (frame.values == _most_moved(two)).astype(float)
-    else:
-        score = frame.values
+    of_category = frame.kind is SignalKind.CATEGORY
+    score = (frame.values == _most_moved(two)).astype(float) if of_category else frame.values
     size = int(cells.max(initial=0)) + 2
     n0, n1 = (np.bincount(cells[rows] + 1, minlength=size) for rows in (two.reference, two.current))
     s0, s1 = (np.bincount(cells[rows] + 1, score[rows], minlength=size) for rows in (two.reference, two.current))

@@ -168,8 +168,9 @@ class Follower:
         period = Period(max(state.since, this.reference.start), this.window.end)
         key: Key = (state.notes["dimension"], tuple(state.notes["stream"].items()))
         name, previous = state.notes["value"], state.notes["predecessor"]
-        if self._is_gone(frame, key, name):
-            state.resolve(this.window.end, "no longer served")
+        gone = self._gone_since(frame, key, name)
+        if gone is not None:
+            state.resolve(gone, "no longer served")
             self._references.pop(state.key, None)
             if key in registry.streams:
                 registry.forget(key, name)
@@ -200,12 +201,14 @@ class Follower:
             self._references[state.key] = frame.table.take(pa.array(frame.matching(slice_values(key, previous))))
         return self._references[state.key]
 
-    def _is_gone(self, frame: Frame, key: Key, name: str) -> bool:
+    def _gone_since(self, frame: Frame, key: Key, name: str) -> float | None:
+        """When the value's last request was, if its stream goes on without it."""
         stream, own = frame.matching(stream_values(key)), frame.matching(slice_values(key, name))
         if len(own) == 0:
-            return True
+            return float(frame.time[0]) if len(frame) else None
         share = len(own) / int(((stream >= own[0]) & (stream <= own[-1])).sum())
-        return bool((1.0 - min(share, 0.5)) ** int((stream > own[-1]).sum()) < GONE)
+        missing = (1.0 - min(share, 0.5)) ** int((stream > own[-1]).sum())
+        return float(frame.time[own[-1]]) if missing < GONE else None
 
     def _settle(self, registry: Registry, this: Round) -> None:
         for _, _, value in registry.followed():

@@ -15,6 +15,8 @@ Ints = NDArray[np.int64]
 
 BINS = 64
 RESAMPLES = 200
+# Relative standard error of an interquartile range, times the root of n, for normal data.
+SPREAD_ERROR = 1.17
 # Below this expected count a chi-square tail at 1e-6 is not to be trusted; each category is tested exactly then.
 EXPECTED = 10.0
 
@@ -98,10 +100,8 @@ def log_e_value(p: float) -> float:
         return float(np.log(0.5))
     p = max(p, 1e-300)
     log_p = float(np.log(p))
-    if p > 0.99:  # the numerator cancels; its series is (1-p)^2 / 2 + (1-p)^3 / 6
-        numerator = (1 - p) ** 2 / 2 + (1 - p) ** 3 / 6
-    else:
-        numerator = 1 - p + p * log_p
+    # Near 1 the numerator cancels; its series is (1-p)^2 / 2 + (1-p)^3 / 6.
+    numerator = (1 - p) ** 2 / 2 + (1 - p) ** 3 / 6 if p > 0.99 else 1 - p + p * log_p
     return float(np.log(numerator) - log_p - 2 * np.log(-log_p))
 
 
@@ -192,8 +192,9 @@ def number_effect(
     """Wasserstein distance in spreads of the reference, negative if the mean fell.
 
     Unlike a difference of means or ranks it sees a change of spread, too.  It is taken over at most 64 bins between
-    the pooled 0.5 % and 99.5 % quantiles, so that one wild value is no effect.  The interval is the basic bootstrap's
-    (2 d - q), which takes off the distance that two samples of one distribution have.
+    the pooled 0.5 % and 99.5 % quantiles, so that one wild value is no effect.  The interval is from a bootstrap,
+    whose distances are too long by the noise: its low end is the basic one (2 d - q), its high end the percentile, so
+    that both err to the safe side.
     """
     edges = _edges(np.concatenate([reference, current]))
     counts0, counts1 = bin_counts(reference, edges, weights), bin_counts(current, edges)
@@ -206,7 +207,9 @@ def number_effect(
 
     share0, share1 = counts0 / counts0.sum(), counts1 / counts1.sum()
     size = float(distances(share0, share1))
-    low, high = _basic_interval(size, distances(*_resampled(share0, share1, n0, n1, rng)))
+    low, high = _interval(size, distances(*_resampled(share0, share1, n0, n1, rng)))
+    of_scale = 1.96 * SPREAD_ERROR * size / float(np.sqrt(max(n0, 1.0)))
+    low, high = max(0.0, size - float(np.hypot(size - low, of_scale))), size + float(np.hypot(high - size, of_scale))
     if float((share1 * centres).sum()) < float((share0 * centres).sum()):
         size, low, high = -size, -high, -low
     return Effect(size, low, high, "reference spreads")
@@ -224,11 +227,11 @@ def js_distance(share0: Floats, share1: Floats) -> Floats:
 
 
 def category_effect(counts0: Floats, counts1: Floats, rng: np.random.Generator) -> Effect:
-    """Jensen-Shannon distance with a basic bootstrap interval; it has no direction."""
+    """Jensen-Shannon distance with an interval as for numbers; it has no direction."""
     share0, share1 = counts0 / counts0.sum(), counts1 / counts1.sum()
     size = float(js_distance(share0, share1))
     resampled = js_distance(*_resampled(share0, share1, counts0.sum(), counts1.sum(), rng))
-    low, high = _basic_interval(size, resampled)
+    low, high = _interval(size, resampled)
     return Effect(size, low, min(high, 1.0), "Jensen-Shannon distance")
 
 
@@ -294,9 +297,9 @@ def _resampled(share0: Floats, share1: Floats, n0: float, n1: float, rng: np.ran
     return rng.multinomial(size0, share0, RESAMPLES) / size0, rng.multinomial(size1, share1, RESAMPLES) / size1
 
 
-def _basic_interval(size: float, resampled: Floats) -> tuple[float, float]:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return max(0.0, 2 * size - float(high)), max(size, 2 * size - float(low))
+def _interval(size: float, resampled: Floats) -> tuple[float, float]:
+    high = float(np.quantile(resampled, 0.975))
+    return max(0.0, 2 * size - high), max(size, high)
 
 
 def _wilson(p: float, n: float) -> tuple[float, float]:
