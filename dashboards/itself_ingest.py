@@ -1,0 +1,80 @@
+"""Tidegauge itself: how telemetry comes in, and whether targets answer."""
+
+from dashboards.grafana import Row, rate, timeseries
+from dashboards.queries import quantiles
+
+TARGET = '{target=~"$target"}'
+
+INGEST = Row(
+    "Ingest",
+    [
+        rate(
+            "Spans",
+            "By what became of them. `overloaded` was refused and comes again; `failed` is the store. Next: the queue.",
+            "tidegauge_ingest_spans_total",
+            "status",
+            stack=True,
+            next="Queue of the writer",
+        ),
+        rate(
+            "Export requests",
+            "By transport and outcome. `malformed` is a sender's fault; the log says which.",
+            "tidegauge_ingest_requests_total",
+            "transport, outcome",
+            next="Spans rejected",
+        ),
+        timeseries(
+            "Ingest lag",
+            "From a span's end to its commit. Senders batch for some seconds; more than a minute is a backlog.",
+            "max(tidegauge_ingest_lag_seconds)",
+            legend="lag",
+            warn=60,
+            bad=300,
+            next="Queue of the writer",
+        ),
+        timeseries(
+            "Queue of the writer",
+            "Batches that wait for a commit. Steadily above zero: the disk is too slow. Next: commits.",
+            "max(tidegauge_ingest_queue_batches)",
+            legend="batches",
+            warn=10,
+            bad=100,
+            next="Commit duration",
+        ),
+        timeseries(
+            "Time to acknowledge",
+            "What senders wait; past their timeout they send again.",
+            quantiles("tidegauge_ingest_ack_duration_seconds", "transport"),
+            warn=2,
+            bad=10,
+            next="Commit duration",
+        ),
+        timeseries(
+            "Bytes in flight",
+            "Bodies being decoded or waiting; at the bound new ones are refused.",
+            "max(tidegauge_ingest_inflight_bytes)",
+            legend="bytes",
+            next="Queue of the writer",
+        ),
+        rate(
+            "Spans rejected",
+            "Their senders must mend them; the log has samples.",
+            "tidegauge_ingest_rejected_spans_total",
+            "reason",
+            next="Export requests",
+        ),
+        rate(
+            "Attributes cut",
+            "Longer than `max_attribute` allows: scores of cut answers mislead.",
+            "tidegauge_ingest_truncated_attributes_total",
+            next="Spans",
+        ),
+        rate(
+            "Not kept",
+            "Logs and metrics over OTLP that nobody stores here; senders may stop sending them.",
+            "tidegauge_ingest_discarded_total",
+            "signal",
+            next="Export requests",
+        ),
+    ],
+)
