@@ -50,7 +50,11 @@ async def fetch(session: aiohttp.ClientSession, target: Target, within: float, m
     body = bytearray()
     answered = False
     try:
-        async with asyncio.timeout(within), session.get(target.url, allow_redirects=False) as response:
+        headers = {"Authorization": f"Bearer {target.token}"} if target.token else {}
+        async with (
+            asyncio.timeout(within),
+            session.get(target.url, allow_redirects=False, headers=headers) as response,
+        ):
             answered = True
             refusal = response.status != 200
             await _read(response, body, min(max_body, 4096) if refusal else max_body, target, cut=refusal)
@@ -58,13 +62,19 @@ async def fetch(session: aiohttp.ClientSession, target: Target, within: float, m
     except TimeoutError:
         raise ScrapeFailure("timeout", _late(target, within, answered, len(body))) from None
     except aiohttp.ClientConnectorError as error:
-        cause = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)[:200]
-        text = f"targets: {target.name} cannot be reached ({cause}); does it listen at {target.shown_url}?"
+        text = f"targets: {target.name} cannot be reached ({_cause(error)}); does it listen at {target.shown_url}?"
         raise ScrapeFailure("connection", text) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         what = str(error) or type(error).__name__
         text = f"targets: {target.name} broke off ({what[:200]}) after {len(body)} bytes"
         raise ScrapeFailure("connection", text) from None
+
+
+def _cause(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"no TLS connection: {str(error)[-160:]}"
+    number = error.os_error.errno or 0
+    return os.strerror(number) if number > 0 else (error.os_error.strerror or str(error.os_error))[:200]
 
 
 async def _read(response: aiohttp.ClientResponse, body: bytearray, limit: int, target: Target, *, cut: bool) -> None:
@@ -131,7 +141,8 @@ def _refused(target: Target, response: aiohttp.ClientResponse, body: bytes) -> s
     if 300 <= response.status < 400:
         where = response.headers.get("Location", "nowhere")[:200]
         return f"targets: {target.name} answered {status} to {where!r}; write that address as its url"
-    hints = {401: "it wants a login", 403: "it wants a login", 404: f"is {target.shown_url} the right path?"}
+    login = "is the target's bearer_token or bearer_token_file right?"
+    hints = {401: login, 403: login, 404: f"is {target.shown_url} the right path?"}
     hint = hints.get(response.status)
     return f"targets: {target.name} answered {status}" + (f"; {hint}" if hint else f" (first bytes {_first(body)})")
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 
 import aiohttp
@@ -96,7 +96,8 @@ class Scraper:
         else:
             arguments = (target, answer.text, at)
             if len(answer.text) > settings.parse_in_thread_above:
-                result = await asyncio.to_thread(self.ingest.ingest, *arguments, openmetrics=answer.openmetrics)
+                work = asyncio.to_thread(self.ingest.ingest, *arguments, openmetrics=answer.openmetrics)
+                result = await _to_the_end(work)
             else:
                 result = self.ingest.ingest(*arguments, openmetrics=answer.openmetrics)
         took = perf_counter() - began
@@ -149,6 +150,16 @@ class Scraper:
         log.error(
             "loop_error", extra={"loop": loop, "target": target, "error": f"{type(error).__name__}: {error}"[:300]}
         )
+
+
+async def _to_the_end(work: Coroutine[None, None, ScrapeResult]) -> ScrapeResult:
+    """The outcome of work in a thread, which a cancellation does not stop: so it is waited for, then cancelled."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _awaited(outcome: Awaitable[None] | None) -> None:

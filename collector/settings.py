@@ -1,11 +1,12 @@
 """Settings of the scraper."""
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from catalog.duration import Duration
+from catalog.duration import Duration, seconds
 from collector.targets import Target, checked, clashes
 
 MIB = 1024 * 1024
@@ -22,6 +23,9 @@ class TargetSettings(BaseModel):
 
     url: str
     labels: Mapping[str, str] = Field(default_factory=dict)
+    # For engines that want a key for /metrics too, as llama-server does; the file wins, and is read at the start.
+    bearer_token: SecretStr | None = None
+    bearer_token_file: Path | None = None
 
     @field_validator("url")
     @classmethod
@@ -35,9 +39,22 @@ class TargetSettings(BaseModel):
         checked("http://anywhere", value)
         return value
 
+    @field_validator("bearer_token_file")
+    @classmethod
+    def _can_be_read(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None:
+                value.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"'{value}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        return value
+
     def target(self) -> Target:
         """What it describes."""
-        return checked(self.url, self.labels)
+        token = self.bearer_token.get_secret_value() if self.bearer_token else ""
+        if self.bearer_token_file is not None:
+            token = self.bearer_token_file.read_text().strip()
+        return checked(self.url, self.labels, token)
 
 
 class ScrapeSettings(BaseModel):
@@ -46,6 +63,7 @@ class ScrapeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     interval: Duration = Field(default=5.0, ge=0.05, le=3600)
+    # Four fifths of the interval, unless said otherwise: 4 s of 5 s.
     timeout: Duration = Field(default=4.0, gt=0, le=3600)
     targets: Sequence[TargetSettings] = ()
     # Prometheus's files, YAML or JSON; `*` in the last part of the path.
@@ -60,6 +78,16 @@ class ScrapeSettings(BaseModel):
     stale_after: Duration | None = Field(default=None, gt=0)
     # Longer answers are parsed in a thread, so that others' scrapes go on; 50 kB take a millisecond.
     parse_in_thread_above: ByteSize = Field(default=ByteSize(256 * 1024), ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _timeout_follows_interval(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or "interval" not in given or "timeout" in given:
+            return given
+        try:
+            return {**given, "timeout": 0.8 * seconds(given["interval"])}
+        except ValueError:
+            return given  # the interval's own fault will be told
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -29,6 +29,7 @@ class Target:
 
     url: str
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    token: str = field(default="", repr=False)  # sent as `Authorization: Bearer`
 
     @property
     def name(self) -> str:
@@ -42,7 +43,7 @@ class Target:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def checked(url: str, labels: Mapping[str, str] | None = None) -> Target:
+def checked(url: str, labels: Mapping[str, str] | None = None, token: str = "") -> Target:
     """A target with the path /metrics where the URL has none.  Raises ValueError with what to write instead."""
     labels = dict(labels or {})
     if "://" not in url:
@@ -67,7 +68,7 @@ def checked(url: str, labels: Mapping[str, str] | None = None) -> Target:
         if len(value) > MAX_LABEL_VALUE:
             raise ValueError(f"label {name!r}: {len(value)} characters; at most {MAX_LABEL_VALUE}")
     path = parts.path if parts.path not in ("", "/") else "/metrics"
-    return Target(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), MappingProxyType(labels))
+    return Target(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), MappingProxyType(labels), token)
 
 
 def clashes(targets: Iterable[Target]) -> list[str]:

@@ -75,6 +75,21 @@ def test_unprefixed_names_are_taken_only_from_a_target_that_says_what_it_is(monk
     assert (unnamed.plan.engine, unnamed.plan.series) == ("unknown", ())
 
 
+def test_an_installed_package_can_bring_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tidegauge.engines]\nx = theirs:MAPPING\n")
+    rule = f'[[map]]\nnative = "x:n"\nfamily = "{RUNNING}"\n'
+    (tmp_path / "theirs.py").write_text(f"MAPPING = {HEAD + rule!r}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    engines.cache_clear()
+    try:
+        assert engines()["x"].rules[0].native == "x:n"
+    finally:
+        engines.cache_clear()
+
+
 FAULTS = {
     "family": ('[[map]]\nnative = "x:a"\nfamily = "nothing"\n', "no family 'nothing'"),
     "key": ('[[map]]\nnative = "x:a"\nfamly = "b"\n', "unknown key 'famly'"),

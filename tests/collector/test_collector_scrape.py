@@ -115,6 +115,11 @@ class Hosts:
     async def brotli(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=b"\x0b", headers={**TEXT, "Content-Encoding": "br"})
 
+    async def locked(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != "Bearer key":
+            return web.Response(status=401)
+        return await self.good(request)
+
     async def hang_up(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.abort()
@@ -233,6 +238,10 @@ FAILURES = {
     ),
     "cut_gzip": ("connection", "targets: cut_gzip cut its gzip off after 500 bytes"),
     "brotli": ("not_exposition", "targets: brotli answered with Content-Encoding 'br', and gzip was asked for"),
+    "locked": (
+        "http_status",
+        "targets: locked answered 401 Unauthorized; is the target's bearer_token or bearer_token_file right?",
+    ),
     "hang_up": ("connection", "targets: hang_up broke off (Server disconnected) after 0 bytes"),
 }
 
@@ -256,6 +265,21 @@ async def test_refused_connections_say_where_nobody_listens(hosts: Hosts, unused
     (result,) = await setup.scraper.once()
     assert result.reason == "connection"
     assert result.error == f"targets: gone cannot be reached (Connection refused); does it listen at {url}?"
+
+
+async def test_https_where_there_is_none_says_so(hosts: Hosts) -> None:
+    setup = Setup(hosts, targets=[{"url": hosts.url.replace("http", "https"), "labels": {"instance": "plain"}}])
+    (result,) = await setup.scraper.once()
+    assert result.reason == "connection"
+    assert result.error.startswith("targets: plain cannot be reached (no TLS connection: ")
+
+
+async def test_a_target_with_a_key_gets_it_and_no_text_shows_it(hosts: Hosts, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("key\n")
+    setup = Setup(hosts, targets=[{"url": f"{hosts.url}/locked", "bearer_token_file": str(tmp_path / "key")}])
+    (result,) = await setup.scraper.once()
+    assert result.ok
+    assert "key" not in repr(result.target)
 
 
 async def test_a_gigabyte_is_not_read_further_than_the_limit(hosts: Hosts) -> None:

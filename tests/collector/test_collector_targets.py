@@ -47,6 +47,11 @@ SETTINGS = {
     "duration": ({"interval": "five"}, ("interval",), "'five' is no duration; write for example '5s'"),
     "timeout": ({"interval": "2s", "timeout": "3s"}, (), "timeout 3s is longer than interval 2s"),
     "typo": ({"intervall": "5s"}, ("intervall",), "Extra inputs"),
+    "key file": (
+        {"targets": [{"url": "http://a", "bearer_token_file": "/no/such/file"}]},
+        ("targets", 0, "bearer_token_file"),
+        "'/no/such/file' cannot be read: No such file or directory",
+    ),
     "same name": (
         {"targets": [{"url": "http://a:1/x"}, {"url": "http://a:1/y"}]},
         (),
@@ -62,6 +67,11 @@ def test_wrong_settings_say_where_and_what(given: dict[str, object], where: tupl
     (error,) = caught.value.errors()
     assert error["loc"] == where
     assert message in error["msg"]
+
+
+def test_a_shorter_interval_brings_a_shorter_timeout() -> None:
+    settings = ScrapeSettings.model_validate({"interval": "500ms", "max_body": "2MiB"})
+    assert (settings.timeout, settings.staleness(), settings.max_body) == (0.4, 1.5, 2 * 1024 * 1024)
 
 
 class Folder:
