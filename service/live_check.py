@@ -1,16 +1,17 @@
 """`tidegauge check --live`: which panels and alerts would find no data right now, and why."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import dashboards.all
 import pynvml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import alerts.build
+import dashboards.all
 from catalog.clock import SystemClock
 from catalog.instruments import Instruments
 from catalog.promql import missing
@@ -22,6 +23,7 @@ from collector.scrape import Scraper
 from collector.served import Served
 from service.config import Config
 
+GPM_SECONDS = 0.2
 Exposed = Mapping[str, list[Mapping[str, str]]]
 
 
@@ -65,6 +67,9 @@ def _read_gpus(config: Config, registry: CollectorRegistry) -> None:
     exposition = GpuExposition()
     registry.register(exposition)
     try:
+        source.read(SystemClock().now())
+        # The profiling metrics are differences between two looks.
+        time.sleep(GPM_SECONDS)
         exposition.show(source.read(SystemClock().now()).readings)
     finally:
         source.close()

@@ -20,9 +20,9 @@ MAXIMA = ("requests_waiting", "requests_running", "kv_cache_usage_ratio")
 DIFFERENCES = ("preemptions", "prompt_tokens", "generation_tokens", "requests_finished")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})
 SUMMARY = (
-    "request_id trace_id span_id start_time end_time duration_s service operation provider request_model response_model "
-    "tenant user_id session_id prompt_name prompt_version deployment environment region input_tokens output_tokens "
-    "cached_tokens reasoning_tokens cost_usd finish_reason status error_type vantage engine_instance "
+    "request_id trace_id span_id start_time end_time duration_s service operation provider "
+    "request_model response_model tenant user_id session_id prompt_name prompt_version deployment environment region "
+    "input_tokens output_tokens cached_tokens reasoning_tokens cost_usd finish_reason status error_type vantage engine_instance "
     "engine_time_to_first_token_s engine_queue_time_s engine_prefill_time_s engine_decode_time_s "
     "engine_inference_time_s engine_request_duration_s"
 ).split()
@@ -41,8 +41,10 @@ class Found:
     note: str
 
 
-def request_view(reads: Reads, scope: Scope, trace_id: str, targets: Targets) -> Row | None:
-    """The trace as the scope may see it; None if there is nothing to see.
+def request_view(
+    reads: Reads, scope: Scope, trace_id: str, targets: Targets, around: float = AROUND_SECONDS
+) -> Row | None:
+    """The trace as the scope may see it, with ticks from `around` seconds before to after; None if there is none.
 
     `requests` holds each model call of the trace with `engine` and `gpu` beside; `spans` is oldest first.
     """
@@ -52,7 +54,7 @@ def request_view(reads: Reads, scope: Scope, trace_id: str, targets: Targets) ->
         return None
     configured = targets()
     calls = [span for span in spans if span["is_request"]]
-    requests = [_request(pages, reads, call, spans, configured) for call in calls[:MAX_REQUESTS]]
+    requests = [_request(pages, reads, call, spans, configured, around) for call in calls[:MAX_REQUESTS]]
     scores = reads.scores(scope, Selection({"trace_id": trace_id}), limit=MAX_SCORES)
     return {
         "trace_id": trace_id,
@@ -72,14 +74,16 @@ def first_token_seconds(request: Mapping[str, Any]) -> float | None:
     return own if own is not None else engine
 
 
-def _request(pages: Pages, reads: Reads, call: Row, spans: Sequence[Row], configured: Sequence[Row]) -> Row:
+def _request(
+    pages: Pages, reads: Reads, call: Row, spans: Sequence[Row], configured: Sequence[Row], around: float
+) -> Row:
     members = [span for span in spans if span["request_id"] == call["request_id"]]
     engine_span = next((span for span in members if span["vantage"] == "engine"), None)
     start, end = call["start_time"].timestamp(), call["end_time"].timestamp()
     found = find_engine(pages, call, engine_span, configured, start - RECENT_SECONDS, end + RECENT_SECONDS)
     moments = _moments(call, engine_span)
     model = call["response_model"] or call["request_model"]
-    engines = [_engine(reads, target, model, moments, start, end) for target in found.targets]
+    engines = [_engine(reads, target, model, moments, around) for target in found.targets]
     summary = {name: call[name] for name in SUMMARY}
     summary["time_to_first_token_s"] = first_token_seconds(call)
     summary["input_messages"] = call["input_messages"]
@@ -91,7 +95,7 @@ def _request(pages: Pages, reads: Reads, call: Row, spans: Sequence[Row], config
         "note": found.note,
         "targets": engines,
     }
-    summary["gpu"] = _gpus(pages, reads, found, engines, configured, start, end)
+    summary["gpu"] = _gpus(pages, reads, found, engines, configured, (start, end), around)
     return summary
 
 
@@ -186,16 +190,16 @@ def host_of(name: str) -> str:
 # --- its state ------------------------------------------------------------------------------------------------------
 
 
-def _engine(
-    reads: Reads, target: str, model: str | None, moments: Mapping[str, float], start: float, end: float
-) -> Row:
+def _engine(reads: Reads, target: str, model: str | None, moments: Mapping[str, float], around: float) -> Row:
     asked = list(moments.values())
+    start, end = moments["start"], moments["end"]
+    span = {"start": start - around, "end": end + around, "target": target}
     states = reads.engine_state_at(at=asked, target=target, model=model)
-    ticks = reads.engine_states(start=start - AROUND_SECONDS, end=end + AROUND_SECONDS, target=target, model=model)
+    ticks = reads.engine_states(**span, model=model)
     if not ticks and not states:
-        model = None  # the engine calls the model by another name
+        # The engine calls the model by another name.
         states = reads.engine_state_at(at=asked, target=target, model=None)
-        ticks = reads.engine_states(start=start - AROUND_SECONDS, end=end + AROUND_SECONDS, target=target)
+        ticks = reads.engine_states(**span)
     during = [row for row in ticks if start <= row["time"].timestamp() <= end]
     at = {name: [_state(row) for row in states if row["moment"] == moment(when)] for name, when in moments.items()}
     return {
@@ -245,20 +249,20 @@ def _gpus(
     found: Found,
     engines: Sequence[Row],
     configured: Sequence[Row],
-    start: float,
-    end: float,
+    life: tuple[float, float],
+    around: float,
 ) -> Row:
     """GPUs of the nodes that the engines run on; never another card's, however alone it is."""
     if not engines:
         return {"by": None, "certain": False, "note": "no engine, no GPU", "gpus": []}
     wanted = {node for engine in engines for node in _nodes(engine, configured)}
-    have = pages.gpu_nodes(start=start - AROUND_SECONDS, end=end + AROUND_SECONDS)
+    have = pages.gpu_nodes(start=life[0] - around, end=life[1] + around)
     matching = sorted(wanted & set(have))
     if not matching:
         others = f"GPUs of {len(have)} other node(s) are" if have else "no GPU is"
         note = f"{others} known for that time; none on {' or '.join(sorted(wanted)) or 'a node that the engine names'}"
         return {"by": None, "certain": False, "note": note, "gpus": []}
-    gpus = [gpu for node in matching for gpu in _cards(reads, node, start, end)]
+    gpus = [gpu for node in matching for gpu in _cards(reads, node, *life, around)]
     return {
         "by": "node",
         "certain": found.certain and len({gpu["gpu"] for gpu in gpus}) == 1,
@@ -279,9 +283,9 @@ def _nodes(engine: Row, configured: Sequence[Row]) -> set[str]:
     return {platform.node() if host in LOOPBACK else host} - {""}
 
 
-def _cards(reads: Reads, node: str, start: float, end: float) -> list[Row]:
+def _cards(reads: Reads, node: str, start: float, end: float, around: float) -> list[Row]:
     ticks: dict[str, list[Row]] = {}
-    for row in reads.gpu_states(start=start - AROUND_SECONDS, end=end + AROUND_SECONDS, node=node):
+    for row in reads.gpu_states(start=start - around, end=end + around, node=node):
         ticks.setdefault(row["gpu"], []).append(_state(row))
     cards = []
     for gpu, rows in ticks.items():

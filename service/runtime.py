@@ -33,6 +33,7 @@ from evals.judge.client import JudgeClient
 from evals.runner import EvalRunner, judge_tokens_today
 from service import locate
 from service.api.app import build_api
+from service.api.guard import Guard
 from service.auth import KeyStore
 from service.config import Config, is_loopback
 from service.context import Context
@@ -192,6 +193,7 @@ class Service:
             return
         app = FastAPI(openapi_url=None)
         app.include_router(otlp_routes(self.receiver))
+        app.add_middleware(Guard, gate=self.app.state.gate, public_url=self.config.url())
         try:
             listener = HttpListener(app, bind(self.config.otlp_http))
             await listener.start()

@@ -1,20 +1,26 @@
 """`tidegauge dashboards …` and `tidegauge alerts …`: what is generated from the catalog."""
 
-import asyncio
 import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import dashboards.build
 import typer
 
 import alerts.build
 import alerts.promtool
-from alerts import backtest as alert_backtest
+import dashboards.build
+from alerts import backtest
+from catalog.clock import SystemClock
+from catalog.duration import seconds
 from service.commands.common import FAILED, ConfigFile, Json, fail, load, out, print_json, print_table
 
 dashboards_app = typer.Typer(no_args_is_help=True, help="Grafana dashboards, generated from the catalog.")
 alerts_app = typer.Typer(no_args_is_help=True, help="Prometheus rules, Alertmanager configuration and their tests.")
+
+# Prometheus keeps a rule's alert over a minute; finer steps find the same pages.
+STEP_SECONDS = 60.0
 
 Out = Annotated[Path, typer.Option("--out", help="Directory to write to.")]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the directory is out of date.")]
@@ -105,16 +111,27 @@ def alerts_backtest(
     Example: tidegauge alerts backtest --prometheus http://prometheus:9090 --since 7d
     """
     settings = load(config).alert_settings()
+    end = SystemClock().now()
     try:
-        report = asyncio.run(alert_backtest.against(prometheus, settings, since))
-    except alert_backtest.BacktestError as error:
+        report = backtest.run_against(
+            prometheus, alerts.build.generated_rules(settings), end - seconds(since), end, STEP_SECONDS
+        )
+    except (backtest.BacktestUnavailableError, ValueError) as error:
         fail(str(error), FAILED)
-    spans = [span.as_dict() for span in report.alerts]
     if as_json:
-        print_json(spans)
-        return
-    print_table(
-        ["alert", "severity", "labels", "started", "ended"],
-        ([s["name"], s["severity"], s["labels"], s["started"], s["ended"]] for s in spans),
-        title=f"Would have fired since {since}",
-    )
+        print_json({"noisy": report.noisy, "alerts": [asdict(span) for span in report.spans]})
+    else:
+        print_table(
+            ["alert", "severity", "labels", "started", "ended"],
+            (
+                [span.name, span.severity, dict(span.labels), _utc(span.started), _utc(span.ended)]
+                for span in report.spans
+            ),
+            title=f"Would have fired since {since}",
+        )
+    if report.noisy:
+        fail("too noisy to page: " + ", ".join(report.noisy), FAILED)
+
+
+def _utc(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")

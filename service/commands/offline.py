@@ -1,13 +1,19 @@
 """`tidegauge evals …` and `tidegauge drift …`: one-off work, and what is configured."""
 
+import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-from evals import offline
+from catalog.clock import SystemClock
+from evals import offline, registry
 from evals.drift import compare
+from evals.drift.settings import SignalSettings
 from service.commands.common import FAILED, ConfigFile, DataDirectory, Json, ask, fail, load, print_json, print_table
+
+DEFAULT_EVALUATORS = ("json_validity", "json_schema", "refusal", "length", "repetition", "language_consistency")
 
 evals_app = typer.Typer(no_args_is_help=True, help="Evaluators: what is configured, and offline runs.")
 drift_app = typer.Typer(no_args_is_help=True, help="Drift: current state, and one-off comparisons.")
@@ -20,7 +26,7 @@ def evals_list(config: ConfigFile = None, as_json: Json = False) -> None:
     Example: tidegauge evals list
     """
     policies = load(config).evals.effective_policies()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"where": dict(policy.where), "rate": policy.rate, "evaluators": [use.name for use in policy.evaluators]}
         for policy in policies
     ]
@@ -41,19 +47,21 @@ def evals_run(
     Example: tidegauge evals run --dataset answers.jsonl --evaluator refusal
     """
     try:
-        report = offline.run_dataset(dataset, evaluator or list(offline.DEFAULT_EVALUATORS))
+        used = [registry.configure(kind, {}) for kind in evaluator or DEFAULT_EVALUATORS]
+        report = asyncio.run(offline.run_dataset(dataset, used, now=SystemClock().now()))
     except (OSError, ValueError) as error:
         fail(str(error))
     if as_json:
-        print_json(report.as_dict())
+        print_json({"run_id": report.run_id, "items": report.items, **report.counts, "summary": report.summary})
         return
     print_table(
-        ["evaluator", "n", "mean", "95 % interval", "not applicable", "failed"],
+        ["evaluator", "n", "mean", "95 % interval"],
         (
-            [s["evaluator"], s["n"], s["mean"], s["interval"], s["not_applicable"], s["failed"]]
-            for s in report.as_dict()["summary"]
+            [row["evaluator"], row["n"], f"{row['mean']:.4g}", f"{row['ci_low']:.4g} … {row['ci_high']:.4g}"]
+            for row in report.summary
         ),
-        title=str(dataset),
+        title=f"{dataset}: {report.items} items, "
+        + ", ".join(f"{count} {status}" for status, count in report.counts.items()),
     )
 
 
@@ -81,6 +89,7 @@ def drift_run(
     signal: Annotated[str, typer.Option("--signal", help="Column that holds the values.")],
     reference: Annotated[Path, typer.Option("--reference", help="File of what was: Parquet, CSV or JSON Lines.")],
     current: Annotated[Path, typer.Option("--current", help="File of what is.")],
+    by: Annotated[list[str] | None, typer.Option("--by", help="Dimension to slice by; several times.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare one signal in two files; exit 1 if it drifted.
@@ -88,12 +97,22 @@ def drift_run(
     Example: tidegauge drift run --signal output_tokens --reference may.parquet --current june.parquet
     """
     try:
-        result = compare.files(signal, reference, current)
-    except (OSError, ValueError) as error:
+        settings = SignalSettings(name=signal, column=f"spans.{signal}", by=tuple(by or ()))
+        tables = [compare.signal_table(compare.read_file(path), settings) for path in (reference, current)]
+        rows = compare.compare_tables(settings, *tables, rng=np.random.default_rng(0))
+    except (compare.UnusableFile, ValueError) as error:
         fail(str(error))
     if as_json:
-        print_json(result)
+        print_json([row.as_dict() for row in rows])
     else:
-        print_table(["", signal], result.items())
-    if result["drift"]:
+        print_table(
+            ["slice", "drift", "p", "effect", "95 % interval", "n reference", "n current"],
+            (
+                [r["slice"], r["drift"], f"{r['p_value']:.3g}", f"{r['effect_size']:+.4g}",
+                 f"{r['effect_low']:+.4g} … {r['effect_high']:+.4g}", r["n_reference"], r["n_current"]]
+                for r in (row.as_dict() for row in rows)
+            ),
+            title=signal,
+        )  # fmt: skip
+    if any(row.drift for row in rows):
         raise typer.Exit(FAILED)

@@ -13,8 +13,9 @@ from service.replay.driver import Round
 from service.replay.recording import Export, GpuLook, Recording, Scrape
 from service.runtime import Service
 
-SCORE_EVERY_SECONDS = 2.0
+SCORE_EVERY_SECONDS = 5.0
 SHOW_EVERY_SECONDS = 5.0
+MOST_OPEN_EXPORTS = 16
 SIGNALS = {"/v1/logs": Signal.LOGS, "/v1/metrics": Signal.METRICS}
 
 
@@ -46,6 +47,7 @@ class ServiceStage:
         self._gpu = {key: str(recording.gpu[word]) for key, word in GPU_NAMES.items() if word in recording.gpu}
         self.history = ExpositionHistory()
         self.refused: dict[str, int] = {}
+        self._open: list[asyncio.Task[None]] = []
 
     def rounds(self) -> list[Round]:
         """What the service does by the recording's clock: scoring, drift, and what `/metrics` shows."""
@@ -56,8 +58,18 @@ class ServiceStage:
         ]
 
     async def export(self, export: Export, at: float, shift: float) -> None:
-        """Takes in an OTLP request the way the receiver does; what it refuses is counted by outcome."""
+        """Takes in an OTLP request the way the receiver does; several share a commit, as they do in life."""
         self._shift.nanoseconds = round(shift * 1e9)
+        self._open.append(asyncio.create_task(self._receive(export)))
+        if len(self._open) >= MOST_OPEN_EXPORTS:
+            await self._settled()
+
+    async def _settled(self) -> None:
+        """Waits until everything taken in is stored; rounds see nothing half."""
+        await asyncio.gather(*self._open)
+        self._open.clear()
+
+    async def _receive(self, export: Export) -> None:
         signal = SIGNALS.get(export.path, Signal.TRACES)
         outcome = await self._service.receiver.receive(
             export.body, export.content_type, export.content_encoding, "replay", signal
@@ -77,10 +89,12 @@ class ServiceStage:
             self._service.gpu.take([recorded_reading(look.reading, **self._gpu)], at)
 
     async def _score(self, at: float) -> None:
+        await self._settled()
         await self._service.runner.step()
         await asyncio.to_thread(self._service.counting.step)
 
     async def _drift(self, at: float) -> None:
+        await self._settled()
         await self._service.drift.step(at)
 
     async def _show(self, at: float) -> None:
