@@ -1,7 +1,8 @@
 """What an evaluator is: something with a name and a version that turns a sample into a score."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -165,10 +166,14 @@ def evaluate(evaluator: Evaluator, sample: Sample) -> Score:
 
 
 def checked(evaluator: Described, score: Score) -> Score:
-    """`score`, or a failed one if its value is not on the evaluator's scale."""
+    """`score`, or a failed one if its value is not on the evaluator's scale, or it could not be stored."""
+    texts = (score.label, score.explanation, score.error_type)
+    if not all(text is None or isinstance(text, str) for text in texts) or not isinstance(score.status, Status):
+        return failed("malformed_score")
     if score.status is not Status.SCORED:
-        return score
+        return score if score.value is None else replace(score, value=None)
     scale = evaluator.scale
-    if score.value is None or not scale.low <= score.value <= scale.high:
-        return failed("out_of_range", f"{score.value!r} is not within {scale.low:g} to {scale.high:g}", score.attempts)
+    if score.value is None or not math.isfinite(score.value) or not scale.low <= score.value <= scale.high:
+        reason = f"{score.value!r} is not within {scale.low:g} to {scale.high:g}"
+        return failed("out_of_range", reason, score.attempts, score.judge)
     return score

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
+from prometheus_client import Gauge
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
@@ -27,21 +28,18 @@ from evals.labels import Labels
 from evals.registry import Configured
 from evals.samples import COLUMNS, sample
 from evals.scores import online_row, score_table
-from evals.settings import EvalSettings
+from evals.settings import WHERE, EvalSettings
 from store.batch import Batch
 from store.reads import Reads
 from store.writer import Writer
 
 T = TypeVar("T")
 CURSOR, JUDGE_CURSOR = "evals", "evals.judge"
-# What has to be known to choose; content is fetched for chosen rows only.
-CHOOSING = [
-    name
-    for name in COLUMNS
-    if not name.endswith("_messages") and name not in ("retrieved_documents", "response_schema")
-]
-# A round that takes longer than this is broken off and counted; the next goes on from the cursor.
-DEADLINE_SECONDS = 600.0
+# What has to be known to choose; content is looked at of chosen requests only.
+CHOOSING = ["trace_id", "span_id", "scope", "status", "response_model", "request_model", *set(WHERE) - {"model"}]
+CHUNK = 500
+# No read, no chunk and no commit takes so long unless something hangs.
+DEADLINE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -54,17 +52,16 @@ class StepReport:
     failed: int = 0
     deferred_until: float | None = None
 
-    def plus(self, requests: int, rows: Iterable[Mapping[str, Any]]) -> "StepReport":
-        """This report with another batch in it."""
+    def plus(self, rows: Iterable[Mapping[str, Any]]) -> "StepReport":
+        """This report with more scores in it."""
         counts = dict.fromkeys(Status, 0)
         for row in rows:
             counts[Status(row["status"])] += 1
-        return StepReport(
-            self.requests + requests,
-            self.scored + counts[Status.SCORED],
-            self.not_applicable + counts[Status.NOT_APPLICABLE],
-            self.failed + counts[Status.FAILED],
-            self.deferred_until,
+        return replace(
+            self,
+            scored=self.scored + counts[Status.SCORED],
+            not_applicable=self.not_applicable + counts[Status.NOT_APPLICABLE],
+            failed=self.failed + counts[Status.FAILED],
         )
 
 
@@ -127,8 +124,7 @@ class EvalRunner:
         while True:
             wait = self._settings.interval_seconds
             try:
-                async with asyncio.timeout(DEADLINE_SECONDS):
-                    report = await step()
+                report = await step()
                 if report.deferred_until is not None:
                     wait = max(wait, min(report.deferred_until - self._clock.now(), 60.0))
             except Exception:
@@ -140,17 +136,16 @@ class EvalRunner:
 
         Settled is what was committed before `settled_before`, by default the configured delay ago.
         """
-        settled = self._settled(settled_before)
+        settled, backlog = self._settled(settled_before), self._metrics.gauges.tidegauge_eval_backlog
         report = StepReport()
-        while True:
-            after, page = await self._page(self._thread, CURSOR, settled)
-            if page.num_rows == 0:
-                break
-            rows = await _in(self._thread, partial(self._score, page))
-            await self._store(rows, CURSOR, _last(page))
-            report = report.plus(page.num_rows, rows)
-        count = await _in(self._thread, lambda: self._reads.pending_count(after_seq=after))
-        self._metrics.gauges.tidegauge_eval_backlog.set(count)
+        while (page := await self._page(self._thread, CURSOR, settled, backlog)).num_rows:
+            # A page is whole commits, and may be far longer than asked for.
+            for start in range(0, page.num_rows, CHUNK):
+                rows = await _in(self._thread, partial(self._score, page.slice(start, CHUNK)))
+                last = start + CHUNK >= page.num_rows
+                await self._store(rows, {CURSOR: _last(page)} if last else {})
+                report = report.plus(rows)
+            report = replace(report, requests=report.requests + page.num_rows)
         return report
 
     async def step_judge(self, settled_before: float | None = None) -> StepReport:
@@ -158,59 +153,49 @@ class EvalRunner:
 
         Ends early where the budget of the day is spent; `deferred_until` then says when it pays to try again.
         """
-        settled = self._settled(settled_before)
+        settled, backlog = self._settled(settled_before), self._metrics.gauges.tidegauge_judge_backlog
         report = StepReport()
         if not any(evaluator.asks for evaluator in self.evaluators):
             return report
-        while True:
-            after, page = await self._page(self._judge_thread, JUDGE_CURSOR, settled)
-            if page.num_rows == 0:
-                break
-            rows: list[dict[str, Any]] = []
+        while (page := await self._page(self._judge_thread, JUDGE_CURSOR, settled, backlog)).num_rows:
             chosen = await _in(self._judge_thread, partial(self._unanswered, page))
             async with contextlib.aclosing(self._asking.answers(chosen)) as groups:
-                async for group in groups:
-                    await self._store(group, None, 0)
-                    rows += group
-            deferred = self._asking.deferred_until
-            report = report.plus(0 if deferred else page.num_rows, rows)
-            if deferred is not None:
-                report = StepReport(report.requests, report.scored, report.not_applicable, report.failed, deferred)
-                break
-            await self._store([], JUDGE_CURSOR, _last(page))
-        count = await _in(self._judge_thread, lambda: self._reads.pending_count(after_seq=after))
-        self._metrics.gauges.tidegauge_judge_backlog.set(count)
+                async for rows in groups:
+                    await self._store(rows, {})
+                    report = report.plus(rows)
+            if self._asking.deferred_until is not None:
+                return replace(report, deferred_until=self._asking.deferred_until)
+            await self._store([], {JUDGE_CURSOR: _last(page)})
+            report = replace(report, requests=report.requests + page.num_rows)
         return report
 
     def _settled(self, given: float | None) -> float:
         return self._clock.now() - self._settings.settle_seconds if given is None else given
 
-    async def _page(self, thread: Executor, cursor: str, settled: float) -> tuple[int, pa.Table]:
-        """The stored position, and the requests after it: whole commits, at least one."""
+    async def _page(self, thread: Executor, cursor: str, settled: float, backlog: Gauge) -> pa.Table:
+        """The requests after the stored position: whole commits, at least one if there is any."""
 
-        def read() -> tuple[int, pa.Table]:
+        def read() -> pa.Table:
             after = self._reads.cursor(cursor)
-            limit = self._settings.batch
-            return after, self._reads.pending_requests(after_seq=after, settled_before=settled, limit=limit)
+            backlog.set(self._reads.pending_count(after_seq=after))
+            return self._reads.pending_requests(after_seq=after, settled_before=settled, limit=self._settings.batch)
 
         return await _in(thread, read)
 
     def _choose(self, page: pa.Table, asks: bool) -> list[Chosen]:
         """Requests of the page that one of the evaluators, asking or not, is to score."""
-        found: list[Chosen] = []
-        names = [name for name in CHOOSING if name in page.column_names]
-        scopes = page.column("scope").to_pylist() if "scope" in page.column_names else [None] * page.num_rows
-        for index, row in enumerate(page.select(names).to_pylist()):
+        taken: dict[int, list[tuple[Configured, float]]] = {}
+        for index, row in enumerate(page.select(CHOOSING).to_pylist()):
             # The judge's own calls, received back, would be judged, and so on for ever.
-            if scopes[index] == TRACER:
+            if row["scope"] == TRACER:
                 continue
             chosen = sampling.chosen(self._policies, row)
             known = [(self._evaluators[name], chosen[name]) for name in chosen if name in self._evaluators]
             evaluators = [(evaluator, chance) for evaluator, chance in known if evaluator.asks is asks]
             if evaluators:
-                content = page.slice(index, 1).select(COLUMNS).to_pylist()[0]
-                found.append(Chosen(content, evaluators))
-        return found
+                taken[index] = evaluators
+        rows = page.select(COLUMNS).take(pa.array(list(taken), pa.int64())).to_pylist()
+        return [Chosen(row, evaluators) for row, evaluators in zip(rows, taken.values(), strict=True)]
 
     def _score(self, page: pa.Table) -> list[dict[str, Any]]:
         now = self._clock.now()
@@ -235,11 +220,11 @@ class EvalRunner:
                 left.append(Chosen(each.row, evaluators))
         return left
 
-    async def _store(self, rows: Sequence[Mapping[str, Any]], cursor: str | None, position: int) -> None:
-        """Stores the rows and the cursor in one transaction, then counts them."""
-        tables = {"scores": score_table(rows)} if rows else {}
-        cursors = {cursor: position} if cursor is not None else {}
-        await asyncio.wrap_future(self._writer.submit(Batch(tables, cursors)))
+    async def _store(self, rows: Sequence[Mapping[str, Any]], cursors: Mapping[str, int]) -> None:
+        """Stores the rows and the cursors in one transaction, then counts them."""
+        tables = {"scores": await _in(self._thread, partial(score_table, rows))} if rows else {}
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await asyncio.wrap_future(self._writer.submit(Batch(tables, cursors)))
         for row in rows:
             self._count(row)
 
@@ -276,4 +261,5 @@ def _last(page: pa.Table) -> int:
 
 
 async def _in(thread: Executor, call: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(thread, call)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        return await asyncio.get_running_loop().run_in_executor(thread, call)

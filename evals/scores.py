@@ -11,7 +11,7 @@ from evals.evaluator import Described, JudgeUse, Score
 from evals.samples import clean
 from store.tables import SCORES
 
-MAX_EXPLANATION = 1_000
+MAX_EXPLANATION, MAX_LABEL = 1_000, 100
 DIMENSIONS = "tenant service operation session_id prompt_name prompt_version deployment environment region".split()
 Row = Mapping[str, Any]
 
@@ -56,10 +56,10 @@ def result(evaluator: Described, score: Score, now: float, cost: float | None = 
         "evaluator": evaluator.name,
         "version": evaluator.version,
         "value": score.value,
-        "label": score.label,
-        "explanation": clean(score.explanation)[:MAX_EXPLANATION] if score.explanation else None,
+        "label": _text(score.label, MAX_LABEL),
+        "explanation": _text(score.explanation, MAX_EXPLANATION),
         "status": str(score.status),
-        "error_type": score.error_type,
+        "error_type": _text(score.error_type, MAX_LABEL),
         "attempts": score.attempts,
         "judge_model": judge.model or None,
         "judge_input_tokens": judge.input_tokens if score.judge else None,
@@ -67,6 +67,10 @@ def result(evaluator: Described, score: Score, now: float, cost: float | None = 
         "judge_cost_usd": cost,
         "scored_at": datetime.fromtimestamp(now, UTC),
     }
+
+
+def _text(value: str | None, length: int) -> str | None:
+    return None if value is None else clean(value[:length])
 
 
 def score_table(rows: Iterable[Row]) -> pa.Table:

@@ -16,7 +16,7 @@ class Judge:
     """
 
     name = "judge"
-    reads = ("output_text", "input_text", "system_text")
+    reads = ("output_text", "input_text", "system_text", "input_messages")
     scale = Scale(0.0, 1.0, Better.HIGHER)
     version = PROMPT_VERSION
 

@@ -87,16 +87,23 @@ class JudgeClient:
         the budget of today is spent.
         """
         use = JudgeUse(self.settings.model)
+        # Given up for good only when it went well without: a prompt that is too long is refused with 400, too.
+        structured = self._structured
         for attempt in range(1, self.settings.attempts + 1):
             try:
                 async with self._slots:
                     await self._clock.sleep(self._quiet_until - self._clock.now())
-                    completion, spent = await self._call(asked, attempt)
+                    completion, spent = await self._call(asked, attempt, structured)
                 use = _add(use, spent, completion.model)
-                return self._read(completion, read), use, attempt
+                answer = self._read(completion, read)
+                self._structured = structured
+                return answer, use, attempt
             except _Attempted as failure:
                 use = _add(use, failure.spent, None)
-                if not await self._may_retry(failure.cause, attempt):
+                if structured and failure.cause.status == 400 and attempt < self.settings.attempts:
+                    # Many servers refuse `response_format`, or this schema; the answer is held to it all the same.
+                    structured = False
+                elif not await self._may_retry(failure.cause, attempt):
                     raise JudgeFailed(failure.cause.outcome, str(failure.cause), attempt, use) from None
             except Deferred:
                 if attempt > 1:
@@ -107,10 +114,6 @@ class JudgeClient:
 
     async def _may_retry(self, failure: CallFailed, attempt: int) -> bool:
         """Waits if the call may be tried again; False if it may not."""
-        if failure.status == 400 and self._structured:
-            # Many servers refuse `response_format`, or this schema; the answer is held to it all the same.
-            self._structured = False
-            return attempt < self.settings.attempts
         if not failure.retry or attempt >= self.settings.attempts:
             return False
         wait = min(FIRST_WAIT * 2 ** (attempt - 1), LONGEST_WAIT) * self._random.uniform(0.5, 1.0)
@@ -134,7 +137,7 @@ class JudgeClient:
         self._count("ok")
         return answer
 
-    async def _call(self, asked: Asked, attempt: int) -> tuple[Completion, tuple[int, int]]:
+    async def _call(self, asked: Asked, attempt: int, structured: bool) -> tuple[Completion, tuple[int, int]]:
         """One call within the budget; the completion and the (input, output) tokens charged."""
         expected = (estimate(asked.messages), self.settings.max_answer_tokens)
         reserved = sum(expected)
@@ -150,7 +153,7 @@ class JudgeClient:
         # A call that is broken off may have been paid for.
         spent = expected
         try:
-            completion = await self._traced(asked, attempt)
+            completion = await self._traced(asked, attempt, structured)
             spent = _or(completion.input_tokens, expected[0]), _or(completion.output_tokens, expected[1])
         except CallFailed as failure:
             spent = expected if failure.charged else (0, 0)
@@ -161,7 +164,7 @@ class JudgeClient:
             self._spent(spent)
         return completion, spent
 
-    async def _traced(self, asked: Asked, attempt: int) -> Completion:
+    async def _traced(self, asked: Asked, attempt: int, structured: bool) -> Completion:
         settings, address = self.settings, urlsplit(self._url)
         attributes: dict[str, str | int | float] = {
             "gen_ai.operation.name": "chat",
@@ -182,10 +185,9 @@ class JudgeClient:
             set_status_on_exception=False,
         ) as span:
             try:
-                completion = await complete(
-                    self._open(), self._url, self._body(asked, attempt), self._headers, settings.timeout_seconds,
-                    self._clock.now(),
-                )  # fmt: skip
+                body = self._body(asked, attempt, structured)
+                limit, now = settings.timeout_seconds, self._clock.now()
+                completion = await complete(self._open(), self._url, body, self._headers, limit, now)
             except CallFailed as failure:
                 span.set_attribute("error.type", failure.outcome)
                 span.set_status(trace.StatusCode.ERROR, str(failure))
@@ -193,7 +195,7 @@ class JudgeClient:
             span.set_attributes(_answered(completion))
             return completion
 
-    def _body(self, asked: Asked, attempt: int) -> dict[str, Any]:
+    def _body(self, asked: Asked, attempt: int, structured: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.settings.model,
             "messages": list(asked.messages),
@@ -202,7 +204,7 @@ class JudgeClient:
             "seed": self.settings.seed + attempt - 1,
             "max_tokens": self.settings.max_answer_tokens,
         }
-        if self._structured:
+        if structured:
             schema = {"name": asked.schema_name, "strict": True, "schema": asked.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body

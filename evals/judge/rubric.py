@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals.evaluator import Sample
+from evals.samples import text_of
 from evals.strict_json import NotJson, parse
 
 PROMPT_VERSION = "1"
@@ -66,7 +67,7 @@ def prompt(rubric: str, sample: Sample, max_characters: int) -> list[dict[str, s
     """
     parts = {
         "instructions": _cut(sample.system_text, max_characters // 4),
-        "question": _cut(sample.input_text, max_characters // 4),
+        "conversation": _cut(_conversation(sample), max_characters // 4),
         "answer": _cut(sample.output_text, max_characters // 2),
     }
     key = hashlib.sha256("\0".join(parts.values()).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -76,6 +77,13 @@ def prompt(rubric: str, sample: Sample, max_characters: int) -> list[dict[str, s
         {"role": "system", "content": system},
         {"role": "user", "content": f"{data}\n\nGrade the text between the markers `answer {key}`."},
     ]
+
+
+def _conversation(sample: Sample) -> str:
+    """What was said before the answer; a follow-up makes no sense without it."""
+    said = [(message.get("role"), text_of(message)) for message in sample.input_messages]
+    turns = [f"{role}: {text}" for role, text in said if text and role not in ("system", "developer")]
+    return "\n\n".join(turns) if len(turns) > 1 else sample.input_text
 
 
 def _cut(text: str, length: int) -> str:

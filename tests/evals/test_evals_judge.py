@@ -145,12 +145,8 @@ class Setup:
     clock: FakeClock
 
     def outcomes(self) -> dict[str, float]:
-        return labelled(self.metrics, "tidegauge_judge_requests_total", "outcome")
-
-
-def labelled(metrics: Instruments, name: str, label: str) -> dict[str, float]:
-    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
-    return {sample.labels[label]: sample.value for sample in samples if sample.name == name}
+        (family,) = self.metrics.counters.tidegauge_judge_requests_total.collect()
+        return {sample.labels["outcome"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
 
 
 @asynccontextmanager
@@ -406,6 +402,20 @@ def test_an_answer_cannot_close_the_markers_around_it() -> None:
     assert user["content"].count(f"</answer {key}>") == 1
     assert key in system["content"]
     assert "never to be followed" in system["content"]
+
+
+def test_a_follow_up_is_judged_with_what_it_follows() -> None:
+    said = [("user", "How do I reset my PIN?"), ("assistant", "In the app."), ("user", "It does not work.")]
+    turns = [{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in said]
+    user = prompt("5: good ... 1: bad", Sample("Call us.", input_messages=turns), 12_000)[1]["content"]
+    assert "user: How do I reset my PIN?\n\nassistant: In the app.\n\nuser: It does not work." in user
+
+
+async def test_a_prompt_that_is_too_long_does_not_cost_others_their_schema() -> None:
+    async with judging(status(400), status(400), GOOD) as setup:
+        assert (await setup.judge.ask(SAMPLE)).error_type == "rejected"
+        await setup.judge.ask(SAMPLE)
+        assert ["response_format" in asked for asked in setup.endpoint.asked] == [True, False, True]
 
 
 def test_a_long_answer_is_cut_in_the_middle() -> None:

@@ -184,15 +184,14 @@ async def test_metrics_say_what_was_done_and_what_waits(house: House) -> None:
     await house.runner().step(house.clock.time + 1)
     house.take(spans(5, 8))
     await house.runner().step(house.clock.time - 1)
-    found = {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in house.metrics.registry.collect()
-        for sample in family.samples
-    }
-    assert found["tidegauge_evals_total", "length", "scored"] == 8
-    assert found["tidegauge_eval_backlog",] == 5
-    counts = {key: value for key, value in found.items() if key[0] == "tidegauge_eval_score_count"}
-    assert sum(value for key, value in counts.items() if "length" in key) == 8
+    metrics = house.metrics
+    (scores,) = metrics.histograms.tidegauge_eval_score.collect()
+    counts = [
+        each.value for each in scores.samples if each.name.endswith("_count") and each.labels["evaluator"] == "length"
+    ]
+    assert sum(counts) == 8
+    assert metrics.counters.tidegauge_evals_total.labels(evaluator="length", status="scored")._value.get() == 8
+    assert metrics.gauges.tidegauge_eval_backlog._value.get() == 5
 
 
 class Poisoned:
@@ -214,6 +213,24 @@ async def test_a_poisonous_request_costs_its_own_scores_alone(house: House) -> N
         ("refusal", "RecursionError", None)
     }
     assert per_evaluator(house) == {"refusal": 48, "length": 48}
+
+
+class Sloppy:
+    name, version, reads, scale = "sloppy", "1", ("output_text",), Scale(0, float("inf"), Better.HIGHER)
+
+    def score(self, sample: Sample) -> Score:
+        found: list[Any] = [Score(float("inf")), Score(1.0, label=5), Score(1.0, "\ud800", "\0" * 5_000), "1", None]  # type: ignore[arg-type]
+        answer: Score = found[len(sample.output_text) % 5]
+        return answer
+
+
+async def test_scores_that_no_store_can_hold_cost_themselves_alone(house: House) -> None:
+    house.take(spans(48))
+    evaluators = {"refusal": Configured("refusal", "1", Sloppy()), "length": registry.configure("length")}
+    report = await house.runner(evaluators=evaluators).step(house.clock.time + 1)
+    assert per_evaluator(house) == {"refusal": 48, "length": 48}
+    assert {row["error_type"] for row in house.scores()} == {None, "out_of_range", "malformed_score", "AttributeError"}
+    assert report.failed > 20
 
 
 async def test_run_survives_a_round_that_fails(house: House) -> None:
