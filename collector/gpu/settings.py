@@ -1,25 +1,11 @@
 """What can be configured about GPU telemetry."""
 
-import re
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds(value: object) -> object:
-    """A duration such as "500ms", "1s" or "5m" in seconds; numbers are seconds already."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*", value)
-    if match is None:
-        raise ValueError(f"{value!r} is no duration; write '1s', '500ms' or '5m'")
-    return float(match[1]) * UNITS[match[2] or "s"]
-
-
-Duration = Annotated[float, BeforeValidator(seconds)]
+from catalog.duration import Duration
 
 
 class Enabled(StrEnum):
