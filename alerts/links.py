@@ -3,23 +3,26 @@
 from alerts.rule import Rule
 from alerts.settings import AlertSettings
 from alerts.templates import NOW
+from catalog.links import dashboard_uid, runbook_path
 
-_DASHBOARD_VARIABLES = ("target", "model", "gpu")
+# Names of dashboards' variables that are labels of alerts; a dashboard ignores those of others.
+_VARIABLES = frozenset({"target", "model", "node", "gpu", "signal", "slice", "evaluator", "tenant", "service"})
 
 
 def annotations(rule: Rule, settings: AlertSettings) -> dict[str, str]:
     """The links of an alert, as templates."""
-    runbooks = settings.runbook_url.format(public_url=settings.public_url)
-    chosen = "&".join(f"{label}={_quoted(label)}" for label in rule.scope)
+    chosen = [f"{label}={_quoted(label)}" for label in rule.scope]
+    chosen += [f"{name}={value}" for name, value in sorted(rule.filters.items())]
     return {
-        "runbook_url": f"{runbooks}/{rule.runbook}",
-        "dashboard_url": f"{settings.grafana_url}/d/tidegauge-{rule.dashboard}{_variables(rule)}",
-        "requests_url": f"{settings.public_url}/requests?{chosen}{'&' if chosen else ''}at={NOW}&sort={rule.sort}",
+        "runbook_url": f"{settings.runbooks_url or settings.public_url}{runbook_path(rule.runbook)}",
+        "dashboard_url": f"{settings.grafana_url}/d/{dashboard_uid(rule.dashboard)}{_variables(rule)}",
+        "requests_url": f"{settings.public_url}/requests?{'&'.join([*chosen, f'at={NOW}', f'sort={rule.sort}'])}",
     }
 
 
 def _variables(rule: Rule) -> str:
-    pairs = [f"var-{label}={_quoted(label)}" for label in rule.scope if label in _DASHBOARD_VARIABLES]
+    labels = sorted(_VARIABLES & set(rule.fires[0].labels))
+    pairs = [f"var-{label}={_quoted(label)}" for label in labels]
     return "?" + "&".join(pairs) if pairs else ""
 
 

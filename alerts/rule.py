@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from alerts.settings import Severity
 
@@ -31,7 +32,8 @@ class Rule:
     Durations and thresholds in `expr`, `hold`, the texts and the cases are placeholders (see `alerts.scale`), apart
     from `hold`, which is a plain duration, scaled as well.  `runbook` is a file's stem in `docs/runbooks`,
     `dashboard` a dashboard's key in `catalog.links`.  `scope` names the labels of the alert that choose its requests
-    in the console, `sort` which of them are the worst.
+    in the console, `filters` fixed values beside them, `sort` which of them are the worst.  The first firing case has
+    all labels that the expression leaves.
     """
 
     name: str
@@ -45,5 +47,6 @@ class Rule:
     silent: tuple[Case, ...]
     hold: str = "0s"
     scope: tuple[str, ...] = ()
-    sort: str = "duration"
+    filters: Mapping[str, str] = field(default_factory=dict)
+    sort: Literal["duration", "time_to_first_token"] = "duration"
     labels: Mapping[str, str] = field(default_factory=dict)

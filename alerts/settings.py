@@ -16,6 +16,9 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+_URL = r"^https?://[^\s]+[^/\s]$"
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -161,9 +164,9 @@ class AlertSettings(_Settings):
     """
 
     time_scale: float = Field(default=1.0, ge=0.05, le=1.0)
-    public_url: str = Field(default="http://127.0.0.1:8433", pattern=r"^https?://[^\s]+[^/\s]$")
-    grafana_url: str = Field(default="http://127.0.0.1:3000", pattern=r"^https?://[^\s]+[^/\s]$")
-    runbook_url: str = Field(default="{public_url}/runbooks", pattern=r"^(\{public_url\}|https?://)[^\s]*[^/\s]$")
+    public_url: str = Field(default="http://127.0.0.1:8433", pattern=_URL)
+    grafana_url: str = Field(default="http://127.0.0.1:3000", pattern=_URL)
+    runbooks_url: str | None = Field(default=None, pattern=_URL)  # what serves /runbooks/…; else the console
     webhook_url: str = "http://127.0.0.1:8433/api/v1/alerts/webhook"
     webhook_token_file: str | None = None
     alertmanager: str = "127.0.0.1:9093"

@@ -122,8 +122,9 @@ RULES = (
         description="One tenant may fail while the whole looks well, so this looks at each. "
         "The objective over all tenants pages by its error budget.",
         runbook="request-errors",
-        dashboard="fleet",
+        dashboard="requests",
         scope=("model", "service", "tenant"),
+        filters={"status": "error"},
         fires=(
             Case(
                 "half of a tenant's requests fail",

@@ -101,8 +101,9 @@ def _rule(slo: Slo, burn: Burn) -> Rule:
         description=f"Objective {slo.name}: {slo.objective:.4%} of requests are good. The error budget burns at more "
         f"than {burn.rate:g} times the speed that lasts a month, over {{{burn.long}}} and still over {{{burn.short}}}.",
         runbook="slo-burn",
-        dashboard="fleet",
+        dashboard="requests",
         scope=("model", "service"),
+        filters={"status": "error"} if slo.indicator == "errors" else {},
         sort="duration" if slo.indicator != "time_to_first_token" else "time_to_first_token",
         labels={"slo": slo.name},
         fires=(Case("every request is bad", _series(slo, (burn.firing, 1)), burn.firing, _labels(slo), 1.0, "1m"),),

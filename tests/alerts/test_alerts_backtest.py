@@ -42,7 +42,7 @@ def test_short_overload_of_a_fast_engine_pages_once_time_is_scaled(tmp_path: Pat
     pages = {
         span.name: (round(span.started - found.start), span.ended) for span in found.spans if span.severity == "page"
     }
-    # The overload lasts from second 41 to 61; the busy phase before and the long prompts after it are no reason to wake.
+    # The overload lasts from second 41 to 61; the busy phase before and the long prompts after it wake nobody.
     assert {name: started for name, (started, _) in pages.items()} == {
         "LLMEngineQueueLong": 45,
         "LLMTimeToFirstTokenHigh": 51,

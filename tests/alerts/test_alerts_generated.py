@@ -172,7 +172,7 @@ def test_receivers_of_people_stand_beside_the_incident_record(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "scale", "expected"),
     [
-        pytest.param("rate(x[{2m}]) > {queue_seconds*2}", 0.1, "rate(x[12s]) > 20", id="window_and_threshold"),
+        pytest.param("rate(x[{2m}]) > {queue_seconds*2}", 0.1, "rate(x[12s]) > 4", id="window_and_threshold"),
         pytest.param("predict_linear(x[{6h}], {24h in seconds})", 0.1, "predict_linear(x[36m], 8640)", id="number"),
         pytest.param('x{a="b"} {{ $labels.a }}', 0.1, 'x{a="b"} {{ $labels.a }}', id="not_a_placeholder"),
         pytest.param("x[{15s}]", 0.05, "x[1s]", id="never_below_a_second"),
