@@ -1,12 +1,13 @@
 """Every engine mapping says what its families can carry, and the form carries every trap of the inventory."""
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalog.engine import EngineMapping, EngineMappingError, MapRule, engines, parse_engine
+from catalog.engine import EngineMapping, EngineMappingError, MapRule, Never, Refusal, Spelling, engines, parse_engine
 from catalog.family import families
 from collector.engine_mapping import EngineMapper
 from collector.exposition.parser import ExpositionParser
@@ -125,3 +126,10 @@ def test_a_wrong_mapping_says_where_and_what(mapping: str, message: str) -> None
     with pytest.raises(EngineMappingError, match=r"x\.toml: ") as caught:
         parse_engine(HEAD + mapping, "x.toml")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("cls", [EngineMapping, MapRule, Never, Refusal, Spelling], ids=lambda cls: cls.__name__)
+def test_every_key_of_the_form_is_documented(cls: type) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    keys = {item.name for item in fields(cls)} - {"rules", "spellings", "refusals"}
+    assert {key for key in keys if f"`{key}`" not in text and f"[{key}]" not in text} == set()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from catalog.instruments import Instruments
-from collector.settings import ScrapeSettings
+from collector.settings import ScrapeSettings, TargetSettings
 from collector.targets import TargetList, checked
 
 WRONG = {
@@ -171,3 +171,9 @@ def test_two_files_that_share_a_name_say_so_and_the_first_wins(folder: Folder) -
         f"{folder.path / 'b.yaml'}: left out: 'http://a:1/x' and 'http://a:1/y' are both called 'a:1'; "
         "give one of them another label 'instance'"
     ]
+
+
+@pytest.mark.parametrize("model", [ScrapeSettings, TargetSettings], ids=lambda model: model.__name__)
+def test_every_setting_is_documented(model: type[BaseModel]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    assert {name for name in model.model_fields if f"`{name}`" not in text} == set()
