@@ -22,8 +22,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})
 SUMMARY = (
     "request_id trace_id span_id start_time end_time duration_s service operation provider "
     "request_model response_model tenant user_id session_id prompt_name prompt_version deployment environment region "
-    "input_tokens output_tokens cached_tokens reasoning_tokens cost_usd finish_reason status error_type vantage engine_instance "
-    "engine_time_to_first_token_s engine_queue_time_s engine_prefill_time_s engine_decode_time_s "
+    "input_tokens output_tokens cached_tokens reasoning_tokens cost_usd finish_reason status error_type vantage "
+    "engine_instance engine_time_to_first_token_s engine_queue_time_s engine_prefill_time_s engine_decode_time_s "
     "engine_inference_time_s engine_request_duration_s"
 ).split()
 
@@ -193,13 +193,13 @@ def host_of(name: str) -> str:
 def _engine(reads: Reads, target: str, model: str | None, moments: Mapping[str, float], around: float) -> Row:
     asked = list(moments.values())
     start, end = moments["start"], moments["end"]
-    span = {"start": start - around, "end": end + around, "target": target}
+    first, last = start - around, end + around
     states = reads.engine_state_at(at=asked, target=target, model=model)
-    ticks = reads.engine_states(**span, model=model)
+    ticks = reads.engine_states(start=first, end=last, target=target, model=model)
     if not ticks and not states:
         # The engine calls the model by another name.
         states = reads.engine_state_at(at=asked, target=target, model=None)
-        ticks = reads.engine_states(**span)
+        ticks = reads.engine_states(start=first, end=last, target=target)
     during = [row for row in ticks if start <= row["time"].timestamp() <= end]
     at = {name: [_state(row) for row in states if row["moment"] == moment(when)] for name, when in moments.items()}
     return {

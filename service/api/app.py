@@ -30,7 +30,9 @@ def build_api(context: Context, keys: KeyStore | None, *, require_keys: bool = F
     for part in (requests, scores, drift, incidents, usage, fleet):
         app.include_router(part.router(context, gate), prefix=PREFIX)
     app.include_router(health.router(context, gate))
-    app.include_router(pages.router(context, gate))
+    console = pages.Console(context)
+    app.state.error_page = console.error
+    app.include_router(pages.router(console, gate))
     app.mount("/static", pages.static())
     app.add_middleware(Guard, gate=gate, public_url=context.public_url)
     return app

@@ -18,6 +18,7 @@ HISTORY = 200
 RANKS = {"confirmed": 0, "suspected": 1, "resolved": 2}
 # What only the monitor itself reads.
 INTERNAL = "resume"
+SHOWN = "result_id round_time state decision effect_size effect_low effect_high p_value n_current".split()
 
 
 class DriftFilters(Page):
@@ -81,11 +82,5 @@ def drift_view(pages: Pages, scope: Scope, drift_id: str) -> dict[str, Any] | No
     shown = next((row for row in rows if row["result_id"] == drift_id), rows[0])
     if isinstance(shown["evidence"], dict):
         shown["evidence"].pop(INTERNAL, None)
-    history = [
-        {
-            name: row[name]
-            for name in "result_id round_time state decision effect_size effect_low effect_high p_value n_current".split()
-        }
-        for row in rows
-    ]
+    history = [{name: row[name] for name in SHOWN} for row in rows]
     return {**shown, "history": history}

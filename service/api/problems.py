@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents, whatever raised them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -36,10 +36,12 @@ class Problem(Exception):
             "instance": instance,
             **self.members,
         }
-        headers = dict(self.headers)
-        if self.status == 401:
-            headers.setdefault("WWW-Authenticate", 'Bearer realm="tidegauge", Basic realm="tidegauge"')
-        return Response(dumps(document), self.status, headers, MEDIA_TYPE)
+        return Response(dumps(document), self.status, self.all_headers(), MEDIA_TYPE)
+
+    def all_headers(self) -> dict[str, str]:
+        """Headers of the answer; a browser asks its user for a key when it sees that of 401."""
+        asked = {"WWW-Authenticate": 'Basic realm="tidegauge", Bearer realm="tidegauge"'} if self.status == 401 else {}
+        return asked | self.headers
 
 
 def busy() -> Problem:
@@ -47,12 +49,27 @@ def busy() -> Problem:
     return Problem(503, "The store has more to write than it can; try again.", headers={"Retry-After": "2"})
 
 
+ErrorPage = Callable[[Problem], Response]
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    """The problem document, or a page about it for a browser that asked for a page."""
+    page: ErrorPage | None = getattr(request.app.state, "error_page", None)
+    path = request.url.path
+    wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith(("/api/", "/v1/"))
+    if page is None or not wants_page:
+        return problem.response(path)
+    answer = page(problem)
+    answer.headers.update(problem.all_headers())
+    return answer
+
+
 def install(app: FastAPI) -> None:
-    """Answers every error of `app` with a problem document."""
+    """Answers every error of `app` with a problem document, or through its `state.error_page` in a browser."""
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, error: Problem) -> Response:
-        return error.response(request.url.path)
+        return _answer(request, error)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -61,28 +78,28 @@ def install(app: FastAPI) -> None:
             detail = f"There is nothing at {request.url.path}."
         elif error.status_code == 405:
             detail = f"{request.url.path} does not take {request.method}."
-        return Problem(error.status_code, detail, headers=error.headers).response(request.url.path)
+        return _answer(request, Problem(error.status_code, detail, headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        return from_validation(error.errors()).response(request.url.path)
+        return _answer(request, from_validation(error.errors()))
 
     @app.exception_handler(UnknownFilter)
     async def _filter(request: Request, error: UnknownFilter) -> Response:
-        return Problem(400, str(error)).response(request.url.path)
+        return _answer(request, Problem(400, str(error)))
 
     @app.exception_handler(StoreOverloaded)
     async def _overloaded(request: Request, _error: StoreOverloaded) -> Response:
-        return busy().response(request.url.path)
+        return _answer(request, busy())
 
     @app.exception_handler(StoreUnavailable)
     async def _unavailable(request: Request, _error: StoreUnavailable) -> Response:
         problem = Problem(503, "Nothing can be stored now; see /readyz.", headers={"Retry-After": "10"})
-        return problem.response(request.url.path)
+        return _answer(request, problem)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, _error: Exception) -> Response:
-        return Problem(500, "An error that nobody expected; the log has it.").response(request.url.path)
+        return _answer(request, Problem(500, "An error that nobody expected; the log has it."))
 
 
 def from_validation(errors: Sequence[Any]) -> Problem:

@@ -172,7 +172,7 @@ def router(context: Context, gate: Gate) -> APIRouter:
 
     @routes.post("/scores")
     async def add(caller: Annotated[Caller, ingest], body: NewBody) -> Response:
-        """Stores feedback or external scores; the answer comes after the commit, and the same key stores nothing new."""
+        """Stores feedback or external scores and answers after the commit; a known key stores nothing new."""
         new = body.scores if isinstance(body, NewScores) else [body]
         now = context.clock.now()
         rows = await asyncio.to_thread(lambda: [row_of(pages, caller.scope, score, now) for score in new])
