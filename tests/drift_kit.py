@@ -99,3 +99,24 @@ def seconds_after(moment: str | datetime | None) -> float | None:
         return None
     when = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     return when.timestamp() - T0
+
+
+def traffic(
+    rng: Rng,
+    seconds: float,
+    *,
+    per_second: float = 4.0,
+    tenants: Mapping[str, float] | None = None,
+    version: Any = lambda tenant, time: "1",
+    share: Any = lambda tenant, version, time: 0.2,
+) -> pa.Table:
+    """Answers of one support bot that decline with a probability `share(tenant, version, time)`."""
+    tenants = tenants or {"bank": 0.4, "retail": 0.4, "games": 0.2}
+    time = np.sort(rng.random(rng.poisson(seconds * per_second))) * seconds
+    tenant = rng.choice(list(tenants), len(time), p=list(tenants.values()))
+    versions = [version(name, moment) for name, moment in zip(tenant, time, strict=True)]
+    shares = [share(*row) for row in zip(tenant, versions, time, strict=True)]
+    value = (rng.random(len(time)) < np.array(shares)).astype(float)
+    return rows(
+        time, value, tenant=list(tenant), prompt_version=versions, prompt_name="support", service="bot", model="tiny"
+    )

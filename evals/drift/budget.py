@@ -35,7 +35,7 @@ class Budget:
     @property
     def trailing_level(self) -> float:
         """Level of one trailing round."""
-        return min(self.pages / 2 / self.rounds, SUSPECTED_ROUND)
+        return min(self.pages / 2 / self.rounds, 0.05)
 
     def series_level(self, number: int) -> float:
         """What the `number`-th series of the last 30 days (from 1) may spend; summed over all, half the budget."""

@@ -21,6 +21,7 @@ Rows = list[tuple[State, Period]]
 
 # A value has gone when this is the probability of not having seen it since by chance.
 GONE = 1e-3
+GONE_REASON = "no longer served"
 
 
 class Follower:
@@ -57,16 +58,21 @@ class Follower:
         self._settle(registry, this)
         return rows
 
-    def restore(self, state: State, registry: Registry) -> None:
-        """Goes on with a series of looks after a restart."""
+    def restore(self, state: State, signal: SignalSettings, registry: Registry, history: float) -> None:
+        """Goes on with a series of looks after a restart; the first round reads rows from `history` on."""
+        assert state.since is not None
         notes = state.notes
         self._opened.append(float(notes["opened"]))
-        if notes["settled"] or state.since is None or state.phase is Phase.RESOLVED:
-            return
         key: Key = (notes["dimension"], tuple(notes["stream"].items()))
-        # Its rows are counted again from what the first round reads; the next look waits for as many as before.
-        value = Value(state.since, state.since, int(notes["rows"]), 0, looks=int(notes["look"]))
-        value.series, value.next_look = int(notes["series"]), next_look(value.count, self._settings.minimum_samples)
+        if notes.get("reason") == GONE_REASON and state.ended is not None:
+            registry.retire(key, notes["value"], state.ended)
+            return
+        value = Value(state.since, state.since, 0, 0, known=notes["settled"], looks=int(notes["look"]))
+        value.series = int(notes["series"])
+        value.next_look = next_look(int(notes["rows"]), self._settings.minimum_samples)
+        if not value.known and state.since < history:
+            frame = Frame(self._fetch(signal, state.since, history), signal)
+            value.count = len(frame.matching(state.values))
         registry.adopt(key, notes["value"], value)
 
     def _look(
@@ -170,10 +176,9 @@ class Follower:
         name, previous = state.notes["value"], state.notes["predecessor"]
         gone = self._gone_since(frame, key, name)
         if gone is not None:
-            state.resolve(gone, "no longer served")
+            state.resolve(gone, GONE_REASON)
             self._references.pop(state.key, None)
-            if key in registry.streams:
-                registry.forget(key, name)
+            registry.retire(key, name, gone)
             return period
         before = self._reference(state, signal, key, previous)
         whole = Frame(pa.concat_tables([before, _plain(frame, period.start)]), signal)

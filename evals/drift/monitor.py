@@ -228,18 +228,19 @@ class DriftMonitor:
 
     def _restore(self, at: float) -> None:
         """Goes on from what is stored: findings, series of looks, and the values that were seen before."""
-        known = {signal.name for signal in self._settings.signals}
+        signals = {signal.name: signal for signal in self._settings.signals}
+        history = self._plan(at).reference.start
         for row in self._reads.query("drift_memory", since=moment(at - MONTH), before=moment(at)):
             state = restored(row)
-            if state.signal not in known:
+            if state.signal not in signals:
                 continue
             if state.against is Against.PREDECESSOR:
-                self._follower.restore(state, self._registries[state.signal])
+                self._follower.restore(state, signals[state.signal], self._registries[state.signal], history)
             if state.phase is not Phase.NONE:
                 self._states[state.key] = state
                 self._watch.restore(state)
         self._forget(at)
-        self._restore_values(self._plan(at).reference.start)
+        self._restore_values(history)
 
     def _restore_values(self, history: float) -> None:
         """Values seen before the rows that the first round reads anyway; the others show themselves again."""

@@ -33,6 +33,8 @@ class Value:
     before: int
     # Settled: established or given up; it is not compared with a predecessor any more.
     known: bool = False
+    # Rolled back: its next row begins anew.
+    retired: bool = False
     looks: int = 0
     next_look: int = 0
     series: int = 0
@@ -89,9 +91,9 @@ class Registry:
         """A value that was being followed before a restart."""
         self.streams.setdefault(key, Stream()).values[name] = value
 
-    def forget(self, key: Key, name: str) -> None:
-        """A value that was rolled back: should it come again, it is new again."""
-        self.streams[key].values.pop(name, None)
+    def retire(self, key: Key, name: str, last: float) -> None:
+        """A value that was rolled back, with the time of its last row: should it come again, it is new again."""
+        self.streams.setdefault(key, Stream()).values[name] = Value(last, last, 0, 0, known=True, retired=True)
 
     def _observe(
         self, frame: Frame, rows: Ints, dimension: str, parent: tuple[str, ...], window: float
@@ -117,7 +119,7 @@ class Registry:
         self, stream: Stream, name: str, first: float, last: float, count: int, place: int, window: float
     ) -> bool:
         value = stream.values.get(name)
-        if value is not None and not (not value.known and value.looks == 0 and first - value.last > window):
+        if value is not None and not _begins_anew(value, first, window):
             value.count += count
             value.last = max(last, value.last)
             return False
@@ -159,6 +161,12 @@ def _plans(by: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield dimension, ()
             if "tenant" in dimensions:
                 yield dimension, ("tenant",)
+
+
+def _begins_anew(value: Value, first: float, window: float) -> bool:
+    if value.retired:
+        return first > value.last
+    return not value.known and value.looks == 0 and first - value.last > window
 
 
 def _family(dimension: str) -> str:

@@ -63,7 +63,7 @@ def found(
     Of slices that share rows, the one with the strongest evidence stands; another only if it moved without those rows.
     """
     p_values = np.array([each.result.p_value for each in tested])
-    suspected = statistics.benjamini_hochberg(p_values, SUSPECTED_ROUND)
+    suspected = statistics.benjamini_hochberg(p_values, max(SUSPECTED_ROUND, budget.trailing_level))
     confirmed = statistics.benjamini_hochberg(p_values, budget.trailing_level)
     candidates = [each for each in tested if each.result.p_value <= suspected and each.result.matters()]
     candidates.sort(key=lambda each: (each.result.p_value, -abs(each.result.effect.size), -len(each.part.by)))

@@ -159,7 +159,8 @@ def test_intervals_of_a_shift_in_reference_spreads_cover_it(shift: float) -> Non
         reference, current = rng.normal(size=600), rng.normal(size=150) + shift
         effect = statistics.number_effect(reference, current, np.ones(600), 600, 150, rng)
         covered += effect.low <= shift <= effect.high
-    assert covered / repetitions > 0.95 - 3 * np.sqrt(0.95 * 0.05 / repetitions)
+    # A bootstrap of a biased statistic: 92 to 95 % in 300 repetitions, as docs/drift.md says.
+    assert covered / repetitions > 0.92 - 3 * np.sqrt(0.92 * 0.08 / repetitions)
 
 
 def test_a_change_of_spread_alone_is_an_effect() -> None:
