@@ -7,7 +7,7 @@ holds byte for byte are left out there (and named under `moved`), and user ids, 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -350,10 +350,15 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
     columns = [
         _column([row.get(field.name) for row in rows], field.type)
         if field.name in said
-        else pa.nulls(len(rows), field.type)
+        else _nulls(len(rows), field.type)
         for field in SCHEMA
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+@lru_cache(maxsize=4096)
+def _nulls(rows: int, kind: pa.DataType) -> pa.Array:
+    return pa.nulls(rows, kind)
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:

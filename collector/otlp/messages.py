@@ -144,8 +144,10 @@ def _messages(document: Any, role: str) -> list[Any]:
     if "role" in document or "parts" in document:
         return [document]
     names = shapes()
-    system = [{"role": "system", "content": document[key]} for key in names.system if document.get(key)]
-    containers = names.containers_in if role == "user" else names.containers_out
+    asked = role == "user"
+    # An answer of the Responses API repeats the instructions: they are no part of it.
+    system = [{"role": "system", "content": document[key]} for key in names.system if asked and document.get(key)]
+    containers = names.containers_in if asked else names.containers_out
     for key in containers:
         inner = document.get(key)
         if isinstance(inner, str) and inner:

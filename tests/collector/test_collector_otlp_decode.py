@@ -245,6 +245,13 @@ def test_messages_have_one_form(value: str, expected: Any) -> None:
     assert (made and json.loads(made)) == expected
 
 
+def test_an_answer_leaves_out_the_instructions_that_it_repeats() -> None:
+    made = messages_json(
+        '{"instructions": "be brief", "output": [{"role": "assistant", "content": "hi"}]}', "assistant", 999
+    )
+    assert json.loads(made or "") == [{"role": "assistant", "parts": [{"type": "text", "content": "hi"}]}]
+
+
 def test_messages_past_the_limit_stay_json_and_say_that_they_were_cut() -> None:
     made = messages_json(
         json.dumps([{"role": "user", "content": "x" * 50_000}, {"role": "a", "content": "y"}]), "u", 2000
