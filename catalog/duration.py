@@ -18,9 +18,11 @@ def seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     text = str(value).strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
     if re.fullmatch(rf"(?:{_PART.pattern})+", text):
         return sum(float(part.group(1)) * _UNITS[part.group(2)] for part in _PART.finditer(text))
-    raise ValueError(f"{text!r} is no duration; write for example '5s', '250ms' or '1m30s'")
+    raise ValueError(f"{text!r} is no duration; write '1s', '500ms' or '5m'")
 
 
 Duration = Annotated[float, BeforeValidator(seconds)]

@@ -102,6 +102,10 @@ class Hosts:
         body = "".join(f'a{{id="{self.rounds}-{number}"}} 1\n' for number in range(3_000))
         return web.Response(text=body, headers=TEXT)
 
+    async def big(self, request: web.Request) -> web.StreamResponse:
+        self.rounds += 1
+        return web.Response(text="".join(f'a{{id="{number}"}} 1\n' for number in range(30_000)), headers=TEXT)
+
     async def huge_label(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text='a{b="' + "x" * 20_000 + '"} 1\n', headers=TEXT)
 
@@ -387,6 +391,14 @@ async def test_stopping_twice_or_before_the_start_is_harmless(hosts: Hosts) -> N
         await asyncio.gather(task, return_exceptions=True)
         await setup.runs(lambda: bool(setup.results))
     assert setup.scraper.statuses() == []
+
+
+async def test_a_scrape_in_a_thread_does_not_outlive_the_stop(hosts: Hosts) -> None:
+    setup = Setup(hosts, "big", interval=0.5, timeout=0.5, max_series=100_000)
+    await setup.runs(lambda: hosts.rounds > 0)
+    await asyncio.sleep(1)
+    assert setup.scraper.statuses() == []
+    assert 'target="big"' not in setup.text()
 
 
 def test_turns_are_spread_over_the_interval_and_the_same_every_time() -> None:

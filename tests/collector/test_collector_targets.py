@@ -44,7 +44,7 @@ def test_a_target_is_named_by_its_instance_else_by_host_and_port() -> None:
 SETTINGS = {
     "url": ({"targets": [{"url": "localhost:8000"}]}, ("targets", 0, "url"), "has no scheme"),
     "labels": ({"targets": [{"url": "http://a", "labels": {"le": "1"}}]}, ("targets", 0, "labels"), "Tidegauge's own"),
-    "duration": ({"interval": "five"}, ("interval",), "'five' is no duration; write for example '5s'"),
+    "duration": ({"interval": "five"}, ("interval",), "'five' is no duration; write '1s', '500ms' or '5m'"),
     "timeout": ({"interval": "2s", "timeout": "3s"}, (), "timeout 3s is longer than interval 2s"),
     "typo": ({"intervall": "5s"}, ("intervall",), "Extra inputs"),
     "key file": (
