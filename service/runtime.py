@@ -24,7 +24,6 @@ from collector.gpu.nvml import NvmlSource
 from collector.otlp.grpc import AddressInUseError, GrpcServer
 from collector.otlp.http import router as otlp_routes
 from collector.otlp.receiver import TraceReceiver, Transform
-from collector.otlp.settings import RequestMetricsSettings
 from collector.request_metrics import RequestMetrics
 from collector.scrape import Scraper
 from collector.served import Served
@@ -101,7 +100,7 @@ class Service:
             self.judge = JudgeClient(config.evals.judge, clock, metrics, random.Random(), used)
         self.runner = EvalRunner(config.evals, self.reads, self.writer, clock, metrics, self.judge)
         self.counting = RequestCounting(
-            self.reads, RequestMetrics(metrics, RequestMetricsSettings()), clock, config.evals.settle_seconds
+            self.reads, RequestMetrics(metrics, config.otlp.request_metrics), clock, config.evals.settle_seconds
         )
         self.drift = DriftMonitor(
             config.drift, self.reads, self.writer, clock, metrics, np.random.default_rng(0), origin=clock.now()

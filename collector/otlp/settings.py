@@ -5,6 +5,18 @@ from pydantic import BaseModel, ConfigDict, Field
 MIB = 1024 * 1024
 
 
+class RequestMetricsSettings(BaseModel):
+    """How many values a label may take before the rest is served as `other`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_models: int = Field(default=50, ge=1)
+    max_tenants: int = Field(default=100, ge=1)
+    max_operations: int = Field(default=20, ge=1)
+    max_services: int = Field(default=50, ge=1)
+    max_label_characters: int = Field(default=128, ge=8)
+
+
 class OtlpSettings(BaseModel):
     """What an export request may cost, and how spans are read."""
 
@@ -27,15 +39,5 @@ class OtlpSettings(BaseModel):
     max_future_seconds: float = Field(default=86_400.0, ge=0)
     max_age_seconds: float = Field(default=10 * 365.25 * 86_400.0, gt=0)
     decode_threads: int = Field(default=1, ge=1, le=16)
-
-
-class RequestMetricsSettings(BaseModel):
-    """How many values a label may take before the rest is served as `other`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_models: int = Field(default=50, ge=1)
-    max_tenants: int = Field(default=100, ge=1)
-    max_operations: int = Field(default=20, ge=1)
-    max_services: int = Field(default=50, ge=1)
-    max_label_characters: int = Field(default=128, ge=8)
+    # Labels of the metrics that are counted from requests.
+    request_metrics: RequestMetricsSettings = RequestMetricsSettings()
