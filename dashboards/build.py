@@ -72,10 +72,13 @@ def push(url: str, token: str | None = None, *, console: str = CONSOLE, timeout:
     Raises PushError.
     """
     base = url.rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        raise PushError(f"{url!r} has no scheme; write 'http://{url}'")
     _post(f"{base}/api/folders", {"uid": FOLDER, "title": "Tidegauge"}, token, timeout, fine=(409, 412))
+    files = rendered(console)
     addresses = []
     for dashboard in dashboards():
-        data = json.loads(rendered(console)[f"{dashboard.key}.json"])
+        data = json.loads(files[f"{dashboard.key}.json"])
         body = {"dashboard": data, "folderUid": FOLDER, "overwrite": True, "message": COMMAND}
         answer = _post(f"{base}/api/dashboards/db", body, token, timeout)
         addresses.append(base + str(answer.get("url") or dashboard_path(dashboard.key)))

@@ -107,6 +107,7 @@ LOAD = Row(
             "GPU power against limit",
             "A card far below its limit under load waits for memory or for work. Next: what it is bound by.",
             "max by (node, gpu) (hw_power_watts) / max by (node, gpu) (hw_power_limit_watts)",
+            defaults={"max": 1},
             legend="{{node}} {{gpu}}",
             next="GPU / What the card is bound by",
         ),
