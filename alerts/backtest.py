@@ -26,8 +26,6 @@ STEPS_PER_QUERY = 10_000
 QUERY_SECONDS = 120.0
 # Blocks made of a recording have no staleness markers; so a series ends this long after its last sample.
 LOOKBACK = "30s"
-SHORTEST_INTERVAL_SECONDS = 15.0
-MOST_STEPS = 43_200
 NOISY_PAGES = 3
 NOISY_PAGES_PER_DAY = 1.0
 
@@ -87,7 +85,10 @@ def run(
 def run_against(
     url: str, rules: Sequence[GeneratedRule], start: float, end: float, interval_seconds: float = 60.0
 ) -> BacktestReport:
-    """Evaluates the rules over what the Prometheus at `url` holds between two Unix times."""
+    """Evaluates the rules over what the Prometheus at `url` holds between two Unix times.
+
+    A rule whose `for:` is shorter than the interval needs two looks: coarse steps find fewer short alerts, never more.
+    """
     if interval_seconds <= 0 or end < start:
         raise ValueError(f"cannot evaluate from {start} to {end} every {interval_seconds} s")
     spans = [
@@ -95,16 +96,6 @@ def run_against(
     ]
     spans.sort(key=lambda span: (span.started, span.name, sorted(span.labels.items())))
     return BacktestReport(start, end, interval_seconds, len(rules), tuple(spans))
-
-
-def run_since(url: str, rules: Sequence[GeneratedRule], length_seconds: float, now: float) -> BacktestReport:
-    """Evaluates the rules over the last so many seconds of what the Prometheus at `url` holds.
-
-    A month is looked at once a minute, a day four times a minute; a rule whose `for:` is shorter than that needs two
-    looks, so a backtest over long times finds fewer of the shortest alerts, never more.
-    """
-    interval = max(SHORTEST_INTERVAL_SECONDS, math.ceil(length_seconds / MOST_STEPS))
-    return run_against(url, rules, now - length_seconds, now, interval)
 
 
 Labels = frozenset[tuple[str, str]]

@@ -25,7 +25,7 @@ class Burn(NamedTuple):
 BURNS = (
     Burn("Fast", 14.4, "1h", "5m", "1m", Severity.PAGE, "20m", (("50m", 1), ("10m", 0)), "58m"),
     Burn("Slow", 6.0, "6h", "30m", "5m", Severity.PAGE, "40m", (("150m", 1), ("40m", 0)), "188m"),
-    Burn("Trickle", 1.0, "3d", "6h", "1h", Severity.TICKET, "2h", (("2h", 1), ("440m", 0)), "555m"),
+    Burn("Trickle", 1.0, "3d", "6h", "1h", Severity.TICKET, "2h", (("2h", 1), ("370m", 0)), "488m"),
 )
 
 

@@ -60,7 +60,7 @@ def test_overload_pages_through_alertmanager_and_resolves(console: LocalServer, 
         prometheus(tmp_path / "prometheus/prometheus.yml", tmp_path) as url,
     ):
         engine.waiting.set(0)
-        time.sleep(8)
+        time.sleep(5)
         assert alert_states(url, PAGE) == {}
 
         engine.waiting.set(450)
