@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from catalog.family import Kind
-from collector.engine_mapping import Mapped, MappedSeries, Plan
+from collector.mapped import Mapped, MappedSeries, Plan
 from store.tables import ENGINE_STATE
 
 Row = tuple[str, str | None]  # model, rank

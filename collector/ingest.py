@@ -8,10 +8,11 @@ from threading import Lock
 import pyarrow as pa
 
 from catalog.instruments import Instruments
-from collector.engine_mapping import UNKNOWN, EngineMapper, Mapped
+from collector.engine_mapping import UNKNOWN, EngineMapper
 from collector.engine_state import EngineStates
 from collector.exposition.model import MalformedExposition, TooManySeries
 from collector.exposition.parser import ExpositionParser, ParserLimits
+from collector.mapped import Mapped
 from collector.served import Served
 from collector.settings import ScrapeSettings
 from collector.targets import Target

@@ -10,7 +10,6 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 
 from catalog.clock import Clock
 from catalog.family import families
-from collector.engine_mapping import Mapped
 from collector.exposition.writer import (
     OPENMETRICS_CONTENT_TYPE,
     TEXT_CONTENT_TYPE,
@@ -18,6 +17,7 @@ from collector.exposition.writer import (
     number,
     wants_openmetrics,
 )
+from collector.mapped import Mapped
 
 
 class Served:

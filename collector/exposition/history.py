@@ -13,7 +13,7 @@ from collector.exposition.model import Labels
 from collector.exposition.writer import family_header, header, number, series_text
 
 if TYPE_CHECKING:
-    from collector.engine_mapping import Mapped, Plan
+    from collector.mapped import Mapped, Plan
 
 # What the client library adds to each counter and histogram; nobody queries it.
 _LEFT_OUT = "_created"

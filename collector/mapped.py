@@ -1,0 +1,112 @@
+"""An engine's scrape in common families: the plan of a layout, and the values of a moment."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from catalog.family import Family
+from collector.exposition.model import Labels
+from collector.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A native series' part in one of ours: its value times `multiply` by `divide`, and by other series' values."""
+
+    position: int
+    multiply: float = 1.0
+    divide: float = 1.0
+    multiply_by: int | None = None
+    divide_by: int | None = None
+    absent_when: float | None = None
+
+    def plain(self) -> bool:
+        """Whether the value is copied as it is."""
+        return (self.multiply, self.divide, self.multiply_by, self.divide_by, self.absent_when) == (
+            1.0,
+            1.0,
+            None,
+            None,
+            None,
+        )
+
+    def value(self, values: Sequence[float]) -> float | None:
+        """None where the engine says nothing."""
+        value = values[self.position]
+        if self.absent_when is not None and value == self.absent_when:
+            return None
+        value = value * self.multiply / self.divide
+        if self.multiply_by is not None:
+            value *= values[self.multiply_by]
+        if self.divide_by is not None:
+            divisor = values[self.divide_by]
+            return value / divisor if divisor else None
+        return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MappedSeries:
+    """One of our series: the exposed sample name, labels and how they stand in the text."""
+
+    family: Family
+    name: str
+    labels: Labels
+    text: str
+
+    def label(self, name: str) -> str:
+        """The value of a label, or ''."""
+        return next((value for key, value in self.labels if key == name), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """One of our series that is not a plain copy: how its sources are put together."""
+
+    position: int
+    combine: Callable[[Iterable[float]], float]
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What a layout means: which of our series take which values.  The same object while the layout is."""
+
+    engine: str
+    models: tuple[str, ...]
+    series: tuple[MappedSeries, ...]  # grouped by family, histograms' buckets ascending, then count, sum
+    reason: str = ""  # why nothing, or not everything, was mapped
+    start: int | None = None  # the scrape's position of the time at which the engine's process started
+    _copied: tuple[int, ...] = ()
+    _computed: tuple[Computed, ...] = ()
+
+    def values(self, values: Sequence[float]) -> list[float | None]:
+        """Our values from the scrape's, in the order of `series`."""
+        if not self.series:
+            return []
+        taken = itemgetter(*self._copied)(values)
+        ours: list[float | None] = list(taken) if len(self._copied) > 1 else [taken]
+        for computed in self._computed:
+            parts = [part for source in computed.sources if (part := source.value(values)) is not None]
+            ours[computed.position] = computed.combine(parts) if parts else None
+        return ours
+
+    def families(self) -> tuple[str, ...]:
+        """Names of the families that have a series."""
+        return tuple(dict.fromkeys(series.family.name for series in self.series))
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """One scrape of a target in common families; None where the engine says nothing."""
+
+    target: Target
+    at: float
+    plan: Plan
+    values: Sequence[float | None]
+    started: float | None = None  # Unix time of the engine's start, where it says so
+
+    def samples(self) -> Iterator[tuple[MappedSeries, float]]:
+        """The series that have a value."""
+        for series, value in zip(self.plan.series, self.values, strict=True):
+            if value is not None:
+                yield series, value
