@@ -96,7 +96,7 @@ def log_e_value(p: float) -> float:
     calibration, combination and applications", Annals of Statistics 49 (2021), equation 2.
 
     >>> round(log_e_value(1.5e-7), 2)
-    10.21
+    10.2
     """
     if p >= 1.0 - 1e-9:
         return float(np.log(0.5))
