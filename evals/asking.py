@@ -9,7 +9,7 @@ from catalog.clock import Clock
 from evals.evaluator import NOT_APPLICABLE, Deferred, Score, applies, checked, failed
 from evals.registry import Configured
 from evals.samples import sample
-from evals.scores import online_row, request_subject, score_id
+from evals.scores import online_row
 from evals.settings import JudgeSettings
 
 Task = tuple[Mapping[str, Any], Configured, float]
@@ -36,11 +36,6 @@ class Asking:
             (judge.usd_per_million_input_tokens, judge.usd_per_million_output_tokens) if judge else (None, None)
         )
         self.deferred_until: float | None = None
-
-    @staticmethod
-    def score_id(row: Mapping[str, Any], evaluator: Configured) -> str:
-        """The identity that the request's score by the evaluator has, or will have."""
-        return score_id("span", request_subject(row), evaluator.name, evaluator.version, "online")
 
     async def answers(self, chosen: Sequence[Chosen]) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Rows of scores, in groups, as they come.

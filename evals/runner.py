@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from prometheus_client import Gauge
 
 from catalog.clock import Clock
@@ -27,10 +28,11 @@ from evals.judge.client import TRACER, JudgeClient
 from evals.labels import Labels
 from evals.registry import Configured
 from evals.samples import COLUMNS, sample
-from evals.scores import online_row, score_table
+from evals.scores import online_id, online_row, score_table
 from evals.settings import WHERE, EvalSettings
 from store.batch import Batch
 from store.reads import Reads
+from store.tables import TIME
 from store.writer import Writer
 
 T = TypeVar("T")
@@ -96,7 +98,6 @@ class EvalRunner:
         self._labels = Labels(metrics)
         self._policies = settings.effective_policies()
         self._evaluators = dict(configured(settings, judge) if evaluators is None else evaluators)
-        self._asking = Asking(clock, settings.judge)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evals")
         self._judge_thread = ThreadPoolExecutor(1, thread_name_prefix="evals-judge")
 
@@ -141,7 +142,8 @@ class EvalRunner:
         while (page := await self._page(self._thread, CURSOR, settled, backlog)).num_rows:
             # A page is whole commits, and may be far longer than asked for.
             for start in range(0, page.num_rows, CHUNK):
-                rows = await _in(self._thread, partial(self._score, page.slice(start, CHUNK)))
+                chosen = await _in(self._thread, partial(self._choose, page.slice(start, CHUNK), False))
+                rows = await _in(self._thread, partial(self._score, chosen))
                 last = start + CHUNK >= page.num_rows
                 await self._store(rows, {CURSOR: _last(page)} if last else {})
                 report = report.plus(rows)
@@ -158,16 +160,45 @@ class EvalRunner:
         if not any(evaluator.asks for evaluator in self.evaluators):
             return report
         while (page := await self._page(self._judge_thread, JUDGE_CURSOR, settled, backlog)).num_rows:
-            chosen = await _in(self._judge_thread, partial(self._unanswered, page))
-            async with contextlib.aclosing(self._asking.answers(chosen)) as groups:
-                async for rows in groups:
-                    await self._store(rows, {})
-                    report = report.plus(rows)
-            if self._asking.deferred_until is not None:
-                return replace(report, deferred_until=self._asking.deferred_until)
+            report = await self._ask(page, report)
+            if report.deferred_until is not None:
+                return report
             await self._store([], {JUDGE_CURSOR: _last(page)})
             report = replace(report, requests=report.requests + page.num_rows)
         return report
+
+    async def backfill(self, since: float) -> StepReport:
+        """Scores what ended since then (unix seconds) and has no score by the evaluators as they are now.
+
+        Gives scores to older requests after a change of policies, parameters or versions; the cursors stay.
+        """
+        report, after, settled = StepReport(), 0, self._settled(None)
+        start = pa.scalar(datetime.fromtimestamp(since, UTC), TIME)
+        while True:
+            read = partial(self._reads.pending_requests, after_seq=after, settled_before=settled)
+            page = await _in(self._thread, partial(read, limit=self._settings.batch))
+            if page.num_rows == 0:
+                return report
+            after = _last(page)
+            page = page.filter(pc.greater_equal(page.column("end_time"), start))
+            for first in range(0, page.num_rows, CHUNK):
+                unscored = await _in(self._thread, partial(self._unscored, page.slice(first, CHUNK), False))
+                rows = await _in(self._thread, partial(self._score, unscored))
+                await self._store(rows, {})
+                report = report.plus(rows)
+            report = await self._ask(page, replace(report, requests=report.requests + page.num_rows))
+            if report.deferred_until is not None:
+                return report
+
+    async def _ask(self, page: pa.Table, report: StepReport) -> StepReport:
+        """Scores the page with the evaluators that ask somebody else, storing as the answers come."""
+        chosen = await _in(self._judge_thread, partial(self._unscored, page, True))
+        asking = Asking(self._clock, self._settings.judge)
+        async with contextlib.aclosing(asking.answers(chosen)) as groups:
+            async for rows in groups:
+                await self._store(rows, {})
+                report = report.plus(rows)
+        return replace(report, deferred_until=asking.deferred_until)
 
     def _settled(self, given: float | None) -> float:
         return self._clock.now() - self._settings.settle_seconds if given is None else given
@@ -197,25 +228,22 @@ class EvalRunner:
         rows = page.select(COLUMNS).take(pa.array(list(taken), pa.int64())).to_pylist()
         return [Chosen(row, evaluators) for row, evaluators in zip(rows, taken.values(), strict=True)]
 
-    def _score(self, page: pa.Table) -> list[dict[str, Any]]:
+    def _score(self, chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
         now = self._clock.now()
         rows = []
-        for chosen in self._choose(page, asks=False):
-            scores = _scores(chosen)
-            rows += [
-                online_row(chosen.row, evaluator, score, chance, now)
-                for (evaluator, chance), score in zip(chosen.evaluators, scores, strict=True)
-            ]
+        for each in chosen:
+            pairs = zip(each.evaluators, _scores(each), strict=True)
+            rows += [online_row(each.row, evaluator, score, chance, now) for (evaluator, chance), score in pairs]
         return rows
 
-    def _unanswered(self, page: pa.Table) -> list[Chosen]:
-        """What is to be judged of the page and has no score from before a crash or a spent budget."""
-        chosen = self._choose(page, asks=True)
-        ids = [self._asking.score_id(each.row, evaluator) for each in chosen for evaluator, _ in each.evaluators]
+    def _unscored(self, page: pa.Table, asks: bool) -> list[Chosen]:
+        """What is to be scored of the page and has no score from before a crash, a spent budget or a backfill."""
+        chosen = self._choose(page, asks)
+        ids = [online_id(each.row, evaluator) for each in chosen for evaluator, _ in each.evaluators]
         known = {row["score_id"] for row in self._reads.query("scored_ids", ids=ids)} if ids else set()
         left = []
         for each in chosen:
-            evaluators = [pair for pair in each.evaluators if self._asking.score_id(each.row, pair[0]) not in known]
+            evaluators = [pair for pair in each.evaluators if online_id(each.row, pair[0]) not in known]
             if evaluators:
                 left.append(Chosen(each.row, evaluators))
         return left

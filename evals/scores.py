@@ -29,15 +29,19 @@ def request_subject(row: Row) -> str:
     return f"{row['trace_id']}:{row['span_id']}"
 
 
+def online_id(row: Row, evaluator: Described) -> str:
+    """The identity that the request's score by the evaluator has, or will have."""
+    return score_id("span", request_subject(row), evaluator.name, evaluator.version, "online")
+
+
 def online_row(
     row: Row, evaluator: Described, score: Score, probability: float, now: float, cost: float | None = None
 ) -> dict[str, Any]:
     """The row of a request's score."""
-    subject = request_subject(row)
     return {
-        "score_id": score_id("span", subject, evaluator.name, evaluator.version, "online"),
+        "score_id": online_id(row, evaluator),
         "subject_type": "span",
-        "subject_id": subject,
+        "subject_id": request_subject(row),
         "trace_id": row["trace_id"],
         "span_id": row["span_id"],
         "source": "online",

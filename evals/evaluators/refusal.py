@@ -36,7 +36,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
         rf"\b(?:sorry|afraid|unfortunately|apologi[sz]e)\b[^.!?\n]{{0,60}}(?<!you )(?<!they )\b{CANNOT} {SOFT}{DO}\b",
     ),
     ("not_able", rf"\b(?:i|we)(?:['’]m|['’]re| am| are) {SOFT}{NOT_ABLE}\b"),
-    ("not_able", r"\b(?:i['’]m|i am) not (?:here|going) to (?:help|assist|provide|answer|do)\b"),
+    ("not_able", r"\b(?:i['’]m|i am|we['’]re|we are) not (?:here|going) to (?:help|assist|provide|answer|do)\b"),
     ("no_access", rf"\b(?:i|we) {ACCESS}\b"),
     ("cannot_help", r"\b(?:not|im)\s?possible (?:for me |for us )?to (?:help|assist|answer)\b"),
     ("declines", r"\b(?:i|we) (?:must|have to|respectfully|would rather|['’]d rather)? ?(?:decline|refuse)\b"),

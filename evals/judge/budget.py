@@ -16,6 +16,7 @@ class TokenBudget:
         self._limit = tokens_per_day
         self._clock = clock
         self._used = used
+        self._reserved = 0
         self._day = self._today()
 
     def _today(self) -> datetime:
@@ -24,13 +25,18 @@ class TokenBudget:
     def _turn(self) -> None:
         today = self._today()
         if today > self._day:
-            self._day, self._used = today, 0
+            self._day, self._used, self._reserved = today, 0, 0
 
     @property
     def remaining(self) -> int:
         """Tokens neither used nor reserved; 0 if the budget was passed."""
         self._turn()
-        return max(self._limit - self._used, 0)
+        return max(self._limit - self._used - self._reserved, 0)
+
+    def may_fit_soon(self, tokens: int) -> bool:
+        """Whether `tokens` may be there once the calls in flight are settled, which use less than they reserve."""
+        self._turn()
+        return self._reserved > 0 and tokens <= self._limit - self._used
 
     def fits_a_day(self, tokens: int) -> bool:
         """Whether a whole day's budget would be enough."""
@@ -40,14 +46,15 @@ class TokenBudget:
         """Takes `tokens` off; None if they are not there, else what `settle` needs to know."""
         if tokens > self.remaining:
             return None
-        self._used += tokens
+        self._reserved += tokens
         return self._day
 
     def settle(self, reserved_on: datetime, reserved: int, used: int) -> None:
         """Replaces a reservation by what was used; one of another day than today was forgotten with its day."""
         self._turn()
         if reserved_on == self._day:
-            self._used += used - reserved
+            self._reserved -= reserved
+            self._used += used
 
     @property
     def returns_at(self) -> float:

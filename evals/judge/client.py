@@ -65,6 +65,7 @@ class JudgeClient:
         self._metrics = metrics
         self._random = randomness
         self._slots = asyncio.Semaphore(settings.concurrency)
+        self._settled = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self._quiet_until = 0.0
         self._structured = settings.structured_output
@@ -141,7 +142,9 @@ class JudgeClient:
         """One call within the budget; the completion and the (input, output) tokens charged."""
         expected = (estimate(asked.messages), self.settings.max_answer_tokens)
         reserved = sum(expected)
-        day = self.budget.reserve(reserved)
+        while (day := self.budget.reserve(reserved)) is None and self.budget.may_fit_soon(reserved):
+            self._settled.clear()
+            await self._settled.wait()
         if day is None:
             self._count("budget_exhausted")
             if not self.budget.fits_a_day(reserved):
@@ -161,6 +164,7 @@ class JudgeClient:
             raise _Attempted(failure, spent) from None
         finally:
             self.budget.settle(day, reserved, sum(spent))
+            self._settled.set()
             self._spent(spent)
         return completion, spent
 

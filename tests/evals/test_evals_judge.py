@@ -346,10 +346,12 @@ async def test_the_budget_holds_and_the_rest_is_deferred_to_midnight() -> None:
         assert setup.outcomes()["budget_exhausted"] == len(deferred)
 
 
-async def test_calls_at_once_cannot_pass_the_budget_together() -> None:
+async def test_calls_at_once_wait_for_each_other_instead_of_passing_the_budget() -> None:
     async with judging(GOOD, tokens_per_day=1_500, concurrency=20) as setup:
         await asyncio.gather(*(setup.judge.ask(SAMPLE) for _ in range(20)), return_exceptions=True)
-        assert len(setup.endpoint.asked) <= 2
+        assert setup.endpoint.most_in_flight <= 2, "more would not fit if each used what it reserved"
+        assert len(setup.endpoint.asked) > 4, "they used less, and what they left was given to others"
+        assert 0 <= setup.client.budget.remaining == 1_500 - 120 * len(setup.endpoint.asked)
 
 
 async def test_the_budget_remembers_what_was_used_before_a_restart_and_returns_the_next_day() -> None:

@@ -257,6 +257,18 @@ async def test_run_survives_a_round_that_fails(house: House) -> None:
     runner.close()
 
 
+async def test_backfill_scores_what_a_new_policy_asks_of_older_requests_once(house: House) -> None:
+    house.take(spans(40))
+    house.clock.time += 10
+    await house.runner(policies=[{"evaluators": ["length"]}]).step()
+    runner = house.runner(policies=[{"evaluators": ["length", "refusal"]}], batch=7)
+    assert (await runner.step()).requests == 0
+    since = (START + timedelta(seconds=20)).timestamp()
+    first, second = await runner.backfill(since), await runner.backfill(since)
+    assert per_evaluator(house) == {"length": 40, "refusal": 21}
+    assert (first.scored + first.not_applicable, second.scored + second.not_applicable) == (21, 0)
+
+
 # --- crashes ---------------------------------------------------------------------------------------------------------
 
 
@@ -447,3 +459,14 @@ async def test_a_judge_without_a_budget_is_off(house: House) -> None:
     runner = house.runner(**off)
     assert [evaluator.name for evaluator in runner.evaluators] == ["length"]
     assert (await runner.step_judge(house.clock.time + 1)).scored == 0
+
+
+async def test_backfill_asks_the_judge_what_it_was_not_asked(house: House) -> None:
+    house.take(spans(12))
+    house.clock.time += 10
+    oracle = Oracle(good)
+    runner = judged_by(house, oracle)
+    await runner.backfill(0)
+    await runner.backfill(0)
+    await runner.step_judge()
+    assert (per_evaluator(house), len(oracle.asked)) == ({"judge": 12, "length": 12}, 12)
