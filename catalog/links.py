@@ -39,6 +39,6 @@ def runbook_path(runbook: str) -> str:
     return f"/runbooks/{quote(runbook)}"
 
 
-def request_path(trace_id: str) -> str:
-    """Path of a request under the console's address."""
-    return f"/requests/{quote(trace_id)}"
+def requests_path(at: str, sort: str = "duration") -> str:
+    """Path and query, under the console's address, of the worst requests of a moment; `at` may be a template."""
+    return f"/requests?at={at}&sort={sort}"

@@ -128,7 +128,8 @@ class _Check:
                 self._unknown_label(matcher.label, str(selector), labels)
             elif matcher.label == "le" and selector.name.endswith("_bucket"):
                 self._check_le(selector, matcher)
-        pinned = frozenset(m.label for m in selector.matchers if m.operator == "=" and ANY_VALUE not in m.value)
+        # A variable of Grafana after `=` can be one value only.
+        pinned = frozenset(m.label for m in selector.matchers if m.operator == "=")
         return _Vector(labels, pinned, frozenset({selector.name}))
 
     def _labels(self, selector: Selector) -> frozenset[str] | None:

@@ -1,7 +1,7 @@
 """One engine from the inside: why requests are slow."""
 
 from dashboards.grafana import Dashboard, Row, Variable, heatmap, timeseries
-from dashboards.queries import ENGINE, increases, mean, per_second, quantile, quantiles
+from dashboards.queries import ENGINE, ONE_ENGINE, increases, mean, per_second, quantile, quantiles
 
 BY = "target, engine, model"
 LEGEND = "{{model}} {{target}}"
@@ -57,12 +57,6 @@ LATENCY = Row(
             warn=1,
             bad=5,
             next="Queue time",
-        ),
-        heatmap(
-            "Time to first token, distribution",
-            "Two bands mean two kinds of requests (cached and not, short and long prompts): quantiles mislead then.",
-            increases(TTFT, ENGINE),
-            next="Prefix cache hit ratio",
         ),
         timeseries(
             "Queue time",
@@ -131,6 +125,19 @@ WORK = Row(
     ],
 )
 
+DISTRIBUTION = Row(
+    "Distribution, target by target",
+    [
+        heatmap(
+            "Time to first token, $target",
+            "Two bands are two kinds of requests (cached and not, short and long prompts): quantiles mislead then.",
+            increases(TTFT, ONE_ENGINE),
+            repeat="target",
+            next="Prefix cache hit ratio",
+        )
+    ],
+)
+
 DASHBOARD = Dashboard(
     key="engine",
     description="One engine from the inside: queue, cache, latency by stage, tokens.",
@@ -138,5 +145,5 @@ DASHBOARD = Dashboard(
         Variable("target", "llm_engine_requests_running", "target"),
         Variable("model", "llm_engine_requests_running", "model"),
     ],
-    rows=[SATURATION, LATENCY, WORK],
+    rows=[SATURATION, LATENCY, WORK, DISTRIBUTION],
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 from grafanalib import core
 
-from catalog.links import DASHBOARDS, dashboard_path, dashboard_uid
+from catalog.links import DASHBOARDS, dashboard_path, dashboard_uid, requests_path
 from dashboards.queries import per_second
 from dashboards.units import unit_of
 
@@ -53,6 +53,7 @@ class Panel:
     overrides: tuple[Json, ...] = ()
     transformations: tuple[Json, ...] = ()
     query: Json = field(default_factory=dict)  # on every query
+    repeat: str = ""  # the variable for each value of which there is one such panel
 
 
 @dataclass(frozen=True)
@@ -342,6 +343,8 @@ def _render_panel(
         "transformations": list(panel.transformations),
         "links": [_next(panel, dashboard, everything)] if panel.next else [],
     }
+    if panel.repeat:
+        inside |= {"repeat": panel.repeat, "repeatDirection": "h", "maxPerRow": _COLUMNS // panel.width}
     return _envelope(made, place) | inside
 
 
@@ -445,7 +448,7 @@ def _links() -> list[Json]:
         "keepTime": True,
     }
     del others["url"]
-    requests = _link("Requests of this time", "${console}/requests?at=${__to:date:iso}&sort=duration")
+    requests = _link("Requests of this time", "${console}" + requests_path("${__to:date:iso}"))
     return [others, requests | {"targetBlank": True}]
 
 

@@ -2,6 +2,8 @@
 
 from catalog.family import families
 
+# In a panel that is repeated for each target; a heatmap can show one engine's buckets only.
+ONE_ENGINE = '{target="$target", model=~"$model", vantage="engine"}'
 ENGINE = '{target=~"$target", model=~"$model"}'
 GPU = '{gpu=~"$gpu", node=~"$node"}'
 CLIENT = '{model=~"$model", tenant=~"$tenant", service=~"$service"}'
@@ -35,9 +37,11 @@ def buckets(histogram: str, by: str = "", where: str = "") -> str:
 
 
 def increases(histogram: str, where: str = "") -> str:
-    """What a heatmap shows: how many samples fell into each bucket."""
-    labels = _with("le", _apart(histogram))
-    return f"sum by ({labels}) (increase({histogram}_bucket{where}[$__rate_interval]))"
+    """What a heatmap shows: how many samples fell into each bucket.
+
+    Grafana takes every series of the answer for a bucket, so `le` is the only label; `where` chooses one engine.
+    """
+    return f"sum by (le) (increase({histogram}_bucket{where}[$__rate_interval]))"
 
 
 def _apart(histogram: str) -> str:

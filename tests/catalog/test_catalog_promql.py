@@ -11,6 +11,7 @@ TTFT = "gen_ai_server_time_to_first_token_seconds"
 
 GOOD = {
     "quantile_per_engine": f"histogram_quantile(0.95, sum by (le, engine, vantage) (rate({TTFT}_bucket[5m])))",
+    "one_engine_by_a_variable": f'sum by (le) (rate({TTFT}_bucket{{target="$target", vantage="engine"}}[5m]))',
     "quantile_of_one_vantage": (
         f'histogram_quantile(0.95, sum by (le, target) (rate({TTFT}_bucket{{vantage="engine"}}[$__rate_interval])))'
     ),

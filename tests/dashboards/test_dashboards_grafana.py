@@ -7,6 +7,7 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 import yaml
@@ -20,6 +21,8 @@ from dashboards.all import dashboards
 from dashboards.build import rendered
 from dashboards.grafana import SCHEMA_VERSION, Dashboard, Panel, Row, UnknownPanelError, render, stat, timeseries
 from dashboards.units import UnknownUnitError, unit_of
+from service.api.requests import RequestFilters
+from service.api.times import instant
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "grafana"
 DOCUMENTS = {name: json.loads(text) for name, text in rendered().items() if name.endswith(".json")}
@@ -231,3 +234,12 @@ def test_the_page_of_dashboards_names_every_one_of_them() -> None:
     page = (Path(__file__).parents[2] / "docs" / "dashboards.md").read_text()
     rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
     assert {key.strip(" `"): title.strip() for key, title in rows} == dict(DASHBOARDS)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_link_to_the_console_is_a_question_that_it_understands(name: str) -> None:
+    url = DOCUMENTS[name]["links"][1]["url"].replace("${__to:date:iso}", "2026-01-02T03:04:05.000Z")
+    path, _, query = url.partition("?")
+    asked = RequestFilters.model_validate(dict(parse_qsl(query)))
+    assert (path, asked.sort) == ("${console}/requests", "duration")
+    assert instant(asked.at or "", 0.0) == 1767323045.0

@@ -28,6 +28,7 @@ SCRAPES = sorted((Path(__file__).parents[1] / "data" / "engines" / "vllm-0.32.0"
 QUERIES = [*panels(), *annotations()]
 VARIABLES = [variable for dashboard in dashboards() for variable in dashboard.variables]
 START = 1_700_000_000.0
+TARGET = "gpu-7:8000"
 # Grafana's `All`, and a window that suits scrapes one second apart.
 CHOICES = {"__rate_interval": "1m", "__range": "1h", "__interval": "15s"}
 
@@ -71,6 +72,17 @@ def test_every_family_about_gpus_and_clients_has_a_panel() -> None:
     assert [family.name for family in there if not family.exposed() & shown] == []
 
 
+def test_every_heatmap_shows_the_buckets_of_one_histogram() -> None:
+    """Grafana takes each series of the answer for a bucket, whatever its other labels are."""
+    heatmaps = [panel for dashboard in dashboards() for panel in dashboard.panels() if panel.kind == "heatmap"]
+    for panel in heatmaps:
+        (expr,) = panel.queries.values()
+        (selector,) = series_of(expr)
+        of_engine = family_of_sample()[selector.name].origin is Origin.ENGINE
+        assert expr.startswith("sum by (le) (")
+        assert panel.repeat == ("target" if of_engine else "")
+
+
 def label_sets(family: Family) -> Iterator[dict[str, str]]:
     """Two series of a family, and one for each label value that a panel asks for by name."""
     yield dict.fromkeys(family.labels, "a")
@@ -104,7 +116,7 @@ def prometheus_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("prometheus is not installed")
     parser, mapper, history = (
         ExpositionParser(),
-        EngineMapper(checked("http://gpu-7:8000/metrics")),
+        EngineMapper(checked(f"http://{TARGET}/metrics")),
         ExpositionHistory(),
     )
     registry = CollectorRegistry()
@@ -125,7 +137,8 @@ def prometheus_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def asked(url: str, expr: str) -> list[dict[str, object]]:
     """Grafana's range query over the recording."""
-    filled = re.sub(r"\$(\w+)", lambda match: CHOICES.get(match.group(1), ".*"), expr)
+    one = expr.replace('="$target"', f'="{TARGET}"')
+    filled = re.sub(r"\$(\w+)", lambda match: CHOICES.get(match.group(1), ".*"), one)
     query = {"query": filled, "start": START, "end": START + len(SCRAPES), "step": 5}
     answer = get_json(f"{url}/api/v1/query_range?{urllib.parse.urlencode(query)}")
     found: list[dict[str, object]] = answer["data"]["result"]
