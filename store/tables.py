@@ -90,7 +90,7 @@ GPU_STATE = _schema(
     (FLOAT, "sm_active_ratio sm_occupancy_ratio tensor_active_ratio dram_active_ratio"),
     (FLOAT, "pcie_receive_bytes pcie_transmit_bytes nvlink_receive_bytes nvlink_transmit_bytes"),
     (FLOAT, "ecc_correctable ecc_uncorrectable xid_errors processes"),
-    (TEXT, "clock_event_reasons pids"),  # JSON arrays
+    (TEXT, "clock_event_reasons pids pods"),  # JSON arrays
 )
 
 DRIFT_RESULTS = _schema(

@@ -129,4 +129,5 @@ def _row(reading: Reading) -> dict[str, object]:
         row["clock_event_reasons"] = json.dumps([name for name, on in reading.clock_events.items() if on])
     if reading.running is not None:
         row["pids"] = json.dumps([process.pid for process in reading.running])
+        row["pods"] = json.dumps(sorted({process.pod for process in reading.running if process.pod}))
     return row

@@ -71,7 +71,7 @@ def drift_list(config: ConfigFile = None, data: DataDirectory = None, as_json: J
 
     Example: tidegauge drift list
     """
-    rows = ask(load(config, data), "/api/v1/drift")["items"]
+    rows = ask(load(config, data), "/api/v1/drift")["drift"]
     if as_json:
         print_json(rows)
         return

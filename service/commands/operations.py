@@ -60,7 +60,7 @@ def targets(config: ConfigFile = None, data: DataDirectory = None, as_json: Json
 
     Example: tidegauge targets
     """
-    rows = ask(load(config, data), "/api/v1/targets")["items"]
+    rows = ask(load(config, data), "/api/v1/targets")["targets"]
     if as_json:
         print_json(rows)
         return
