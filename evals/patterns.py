@@ -13,7 +13,7 @@ class BadPattern(ValueError):
 class Pattern:
     """One compiled pattern; RE2, so that neither pattern nor text can make it run for long.
 
-    Python's own `re` needs 30 s for `(a+)+$` on 30 characters and cannot be interrupted from another thread.
+    Python's own `re` needs a minute for `(a+)+$` on 30 characters and cannot be interrupted from another thread.
     """
 
     def __init__(self, text: str, ignore_case: bool = False) -> None:

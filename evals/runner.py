@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from opentelemetry import trace
 from prometheus_client import Gauge
 
 from catalog.clock import Clock
@@ -42,6 +43,7 @@ CHOOSING = ["trace_id", "span_id", "scope", "status", "response_model", "request
 CHUNK = 500
 # No read, no chunk and no commit takes so long unless something hangs.
 DEADLINE_SECONDS = 120.0
+SHUTDOWN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class EvalRunner:
         self._clock = clock
         self._metrics = metrics
         self._labels = Labels(metrics)
+        self._tracer = trace.get_tracer("tidegauge.evals")
         self._policies = settings.effective_policies()
         self._evaluators = dict(configured(settings, judge) if evaluators is None else evaluators)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evals")
@@ -114,12 +117,17 @@ class EvalRunner:
                 if any(evaluator.asks for evaluator in self.evaluators):
                     group.create_task(self._loop("evals_judge", self.step_judge))
         finally:
-            self.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHUTDOWN_SECONDS):
+                    await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """Stops the worker threads; may be called twice."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        self._judge_thread.shutdown(wait=False, cancel_futures=True)
+        """Stops the worker threads and waits for what they are at, so that the store can be closed after it.
+
+        May be called twice.
+        """
+        for thread in (self._thread, self._judge_thread):
+            thread.shutdown(cancel_futures=True)
 
     async def _loop(self, name: str, step: Callable[[], Any]) -> None:
         while True:
@@ -140,15 +148,20 @@ class EvalRunner:
         settled, backlog = self._settled(settled_before), self._metrics.gauges.tidegauge_eval_backlog
         report = StepReport()
         while (page := await self._page(self._thread, CURSOR, settled, backlog)).num_rows:
-            # A page is whole commits, and may be far longer than asked for.
-            for start in range(0, page.num_rows, CHUNK):
-                chosen = await _in(self._thread, partial(self._choose, page.slice(start, CHUNK), False))
-                rows = await _in(self._thread, partial(self._score, chosen))
-                last = start + CHUNK >= page.num_rows
-                await self._store(rows, {CURSOR: _last(page)} if last else {})
-                report = report.plus(rows)
-            report = replace(report, requests=report.requests + page.num_rows)
+            with self._tracer.start_as_current_span("evaluate", attributes={"tidegauge.requests": page.num_rows}):
+                report = await self._evaluate(page, report)
         return report
+
+    async def _evaluate(self, page: pa.Table, report: StepReport) -> StepReport:
+        """Scores the page with the evaluators that score at once, and moves the cursor past it."""
+        # A page is whole commits, and may be far longer than asked for.
+        for start in range(0, page.num_rows, CHUNK):
+            chosen = await _in(self._thread, partial(self._choose, page.slice(start, CHUNK), False))
+            rows = await _in(self._thread, partial(self._score, chosen))
+            last = start + CHUNK >= page.num_rows
+            await self._store(rows, {CURSOR: _last(page)} if last else {})
+            report = report.plus(rows)
+        return replace(report, requests=report.requests + page.num_rows)
 
     async def step_judge(self, settled_before: float | None = None) -> StepReport:
         """Scores everything that is stored and settled with the evaluators that ask somebody else.

@@ -73,6 +73,7 @@ class House:
     directory: Path
     clock: FakeClock = field(default_factory=FakeClock)
     opened: list[tuple[Database, Writer]] = field(default_factory=list)
+    runners: list[EvalRunner] = field(default_factory=list)
 
     def open(self) -> None:
         self.close()
@@ -83,6 +84,8 @@ class House:
         self.opened.append((database, self.writer))
 
     def close(self) -> None:
+        while self.runners:
+            self.runners.pop().close()
         while self.opened:
             database, writer = self.opened.pop()
             writer.close()
@@ -93,7 +96,9 @@ class House:
 
     def runner(self, writer: Any = None, evaluators: Any = None, **settings: Any) -> EvalRunner:
         chosen = EvalSettings(**settings)
-        return EvalRunner(chosen, self.reads, writer or self.writer, self.clock, self.metrics, evaluators=evaluators)
+        made = EvalRunner(chosen, self.reads, writer or self.writer, self.clock, self.metrics, evaluators=evaluators)
+        self.runners.append(made)
+        return made
 
     def scores(self) -> list[dict[str, Any]]:
         return read(self.reads, "SELECT * FROM scores ORDER BY subject_time, evaluator")
@@ -254,7 +259,6 @@ async def test_run_survives_a_round_that_fails(house: House) -> None:
     await asyncio.gather(running, return_exceptions=True)
     errors = house.metrics.counters.tidegauge_loop_errors_total.labels(loop="evals")._value.get()
     assert (per_evaluator(house), errors) == (dict.fromkeys(CHEAP, 4), 2)
-    runner.close()
 
 
 async def test_backfill_scores_what_a_new_policy_asks_of_older_requests_once(house: House) -> None:
