@@ -29,7 +29,7 @@ def reference(settings: AlertSettings) -> str:
 
 def _theme(name: str, rules: tuple[Rule, ...], settings: AlertSettings) -> str:
     rows = [
-        f"| [{rule.name}](runbooks/{rule.runbook}.md) | {rule.severity} | {window(rule.hold, settings)} | "
+        f"| [{rule.name}](../alerts/runbooks/{rule.runbook}.md) | {rule.severity} | {window(rule.hold, settings)} | "
         f"`{_one_line(rule, settings)}` |"
         for rule in rules
     ]

@@ -30,7 +30,7 @@ class Rule:
     """One alerting rule.
 
     Durations and thresholds in `expr`, `hold`, the texts and the cases are placeholders (see `alerts.scale`), apart
-    from `hold`, which is a plain duration, scaled as well.  `runbook` is a file's stem in `docs/runbooks`,
+    from `hold`, which is a plain duration, scaled as well.  `runbook` is a file's stem in `alerts/runbooks`,
     `dashboard` a dashboard's key in `catalog.links`.  `scope` names the labels of the alert that choose its requests
     in the console, `filters` fixed values beside them, `sort` which of them are the worst.  The first firing case has
     all labels that the expression leaves.

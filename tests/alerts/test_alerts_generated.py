@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from alerts import promtool, reference, runbooks
+from alerts import promtool, reference, runbook
 from alerts.all import rules
 from alerts.build import GENERATED, build, check, generated_rules, render
 from alerts.rule import Rule, Severity
@@ -31,13 +31,13 @@ def test_documented_rules_are_current() -> None:
 
 
 def test_every_rule_has_a_runbook_with_all_sections() -> None:
-    assert runbooks.check(rules(DEFAULT), ROOT / "docs/runbooks") == []
+    assert runbook.check(rules(DEFAULT), ROOT / "alerts/runbooks") == []
 
 
 def test_runbook_without_a_section_and_a_missing_one_are_named(tmp_path: Path) -> None:
     first, second = rules(DEFAULT)[:2]
-    (tmp_path / f"{first.runbook}.md").write_text(runbooks.skeleton(first).replace("## Look first", "## Look"))
-    found = runbooks.check([first, second], tmp_path)
+    (tmp_path / f"{first.runbook}.md").write_text(runbook.skeleton(first).replace("## Look first", "## Look"))
+    found = runbook.check([first, second], tmp_path)
     assert [problem.partition(":")[0] for problem in found] == [f"{second.runbook}.md", f"{first.runbook}.md"]
 
 

@@ -111,7 +111,7 @@ def test_a_reading_comes_back_from_the_database_as_it_was_taken(tmp_path: Path):
     writer.close()
     database.close()
     expected = expected_state(line, {way: line["fields"][f"pcie_count_{way}_bytes"] for way in ("rx", "tx")})
-    whole = {name: value for name, value in expected.items() if name not in ("time", "clock_event_reasons", "pids")}
+    whole = {name: value for name, value in expected.items() if name not in ("time", "clock_event_reasons", "pids", "pods")}
     assert [{name: row[name] for name in whole} for row in found] == [whole]
 
 
@@ -154,7 +154,7 @@ def test_every_declared_reading_exists_and_goes_where_the_catalog_says():
 
 def test_every_column_of_the_state_table_has_a_reading():
     filled = {entry.column for entry in gpu_readings() if entry.column}
-    others = {"time", "gpu", "node", "gpu_model", "clock_event_reasons", "pids"}
+    others = {"time", "gpu", "node", "gpu_model", "clock_event_reasons", "pids", "pods"}
     assert set(GPU_STATE.names) == filled | others
 
 
