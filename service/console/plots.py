@@ -179,7 +179,7 @@ def rate(rows: Sequence[Mapping[str, Any]], start: float, end: float, width: flo
     """Requests in each interval as bars, failures marked; `rows` as `Pages.rate` gives them."""
     drawing = _Drawing(WIDTH, 132, "Requests over time")
     base, tall = 106.0, 88.0
-    most = _round_up(max([1.0, *(row["requests"] for row in rows)]))
+    most = _round_up(max([1.0, *(row["requests"] for row in rows)]) / width) * width
 
     def x(time: float) -> float:
         return LEFT + (time - start) / (end - start) * (WIDTH - LEFT - RIGHT)
@@ -190,6 +190,8 @@ def rate(rows: Sequence[Mapping[str, Any]], start: float, end: float, width: flo
         drawing.add("text", formats.number(most * share / width), x=LEFT - 8, y=level + 3.5, class_="tick end")
     _time_axis(drawing, x, start, end, base - tall, base)
     for row in rows:
+        if row["time"].timestamp() >= end:
+            continue  # a sender's clock is ahead
         left, right = x(max(row["time"].timestamp(), start)), x(min(row["time"].timestamp() + width, end))
         title = f"{formats.clock(row['time'])}: {row['requests']} requests, {row['failed_requests']} failed"
         size = row["requests"] / most * tall
@@ -210,17 +212,19 @@ def effect(history: Sequence[Mapping[str, Any]]) -> Markup | None:
         return None
     drawing = _Drawing(WIDTH, 190, "Effect over time")
     base, tall = 160.0, 146.0
-    ends = [row[name] for row in rows for name in ("effect_size", "effect_low", "effect_high") if row[name] is not None]
+    ends: list[float] = [
+        row[name] for row in rows for name in ("effect_size", "effect_low", "effect_high") if row[name] is not None
+    ]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     high = high if high > low else low + 1.0
-    start, end = rows[0]["round_time"].timestamp(), rows[-1]["round_time"].timestamp()
-    end = max(end, start + 1.0)
+    start: float = rows[0]["round_time"].timestamp()
+    end: float = max(rows[-1]["round_time"].timestamp(), start + 1.0)
 
     def x(time: float) -> float:
         return LEFT + (time - start) / (end - start) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
-        return float(base - (value - low) / (high - low) * tall)
+        return base - (value - low) / (high - low) * tall
 
     for value in sorted({low, 0.0, high}):
         drawing.add("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid" if value else "axis")
@@ -242,8 +246,8 @@ def effect(history: Sequence[Mapping[str, Any]]) -> Markup | None:
 def waterfall(spans: Sequence[Mapping[str, Any]]) -> Markup:
     """Spans as bars over time, children indented; an engine's span shows its queue, prefill and decode."""
     shown = _nested(spans)[:MAX_SPANS]
-    start = min(span["start_time"].timestamp() for span, _ in shown)
-    end = max(max(span["end_time"].timestamp() for span, _ in shown), start + 1e-6)
+    start: float = min(span["start_time"].timestamp() for span, _ in shown)
+    end: float = max(max(span["end_time"].timestamp() for span, _ in shown), start + 1e-6)
     left, row = 330, 26
     drawing = _Drawing(WIDTH, len(shown) * row + 30, "Spans over time")
 
@@ -325,7 +329,7 @@ def distribution(evidence: Any) -> Markup | None:
     if not isinstance(before, dict) or not isinstance(after, dict):
         return None
     if {"hits", "n"} <= before.keys() & after.keys():
-        rows = [("hit", _share(before), _share(after))]
+        rows = [("share", _share(before), _share(after))]
         return _pairs(rows, lambda part: f"{part['hits']:,} of {part['n']:,}", before, after)
     sums = sum(before.values()) or 1, sum(after.values()) or 1
     names = sorted({*before, *after}, key=lambda name: -(before.get(name, 0) / sums[0] + after.get(name, 0) / sums[1]))
