@@ -86,8 +86,8 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
     """Prints the summary of a run for people."""
     console.print()
     console.print(
-        f"[bold]{summary['requests']:,}[/] requests ({summary['failed_requests']} failed) in {summary['spans']:,} spans, "
-        f"[bold]{summary['scores']:,}[/] scores, {summary['engine_ticks']:,} looks at the engine, "
+        f"[bold]{summary['requests']:,}[/] requests ({summary['failed_requests']} failed) "
+        f"in {summary['spans']:,} spans, [bold]{summary['scores']:,}[/] scores, {summary['engine_ticks']:,} looks at the engine, "
         f"{summary['gpu_ticks']:,} at a GPU"
     )
     console.print("\n[bold]What drifted[/]")
@@ -134,7 +134,7 @@ def _alerts(alerts: Iterable[Mapping[str, Any]]) -> RenderableType:
             item["name"],
             item["severity"],
             item["started"][11:19],
-            (item["ended"] or "still firing")[11:19] or "still",
+            item["ended"][11:19] if item["ended"] else "still firing",
             item["summary"] or "",
         )
     return table if table.row_count else Text("nothing", style="dim")

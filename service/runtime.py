@@ -39,6 +39,7 @@ from service.context import Context
 from service.counting import RequestCounting
 from service.engine_rows import EngineRows
 from service.gauges import StoreGauges
+from service.grpc_keys import KeyInterceptor
 from service.listeners import AddressTaken, HttpListener, bind
 from service.version import VERSION
 from store.database import Database
@@ -75,11 +76,11 @@ class Service:
         self._collectors(transform)
         self._evals()
         self._http: list[HttpListener] = []
-        self._grpc = GrpcServer(self.receiver, config.otlp_grpc)
         self._tasks: list[asyncio.Task[None]] = []
         self._problems: list[str] = []
         self._stopped = False
         self.app = self._app()
+        self._grpc = GrpcServer(self.receiver, config.otlp_grpc, [KeyInterceptor(self.app.state.gate)])
 
     def _collectors(self, transform: Transform | None) -> None:
         config, clock, metrics = self.config, self.clock, self.metrics

@@ -33,15 +33,17 @@ def _report_stale(stale: list[str], command: str) -> None:
 
 
 @dashboards_app.command("build")
-def dashboards_build(directory: Out, check: Check = False) -> None:
+def dashboards_build(directory: Out, config: ConfigFile = None, check: Check = False) -> None:
     """Write the dashboards as Grafana JSON; twice gives the same bytes.
 
     Example: tidegauge dashboards build --out grafana/
     """
+    console = load(config).url()
     if check:
-        _report_stale([str(item) for item in dashboards.build.check(directory)], f"dashboards build --out {directory}")
+        stale = [str(item) for item in dashboards.build.check(directory, console=console)]
+        _report_stale(stale, f"dashboards build --out {directory}")
         return
-    for path in dashboards.build.build(directory):
+    for path in dashboards.build.build(directory, console=console):
         out.print(str(path))
 
 
@@ -51,6 +53,7 @@ def dashboards_push(
     token_file: Annotated[
         Path | None, typer.Option("--token-file", help="File with a service account's token.")
     ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Send the dashboards to a Grafana.
 
@@ -58,7 +61,7 @@ def dashboards_push(
     """
     token = token_file.read_text().strip() if token_file else None
     try:
-        pushed = dashboards.build.push(url, token)
+        pushed = dashboards.build.push(url, token, console=load(config).url())
     except (OSError, RuntimeError) as error:
         fail(str(error), FAILED)
     for item in pushed:
