@@ -101,6 +101,7 @@ class EvalRunner:
         self._tracer = trace.get_tracer("tidegauge.evals")
         self._policies = settings.effective_policies()
         self._evaluators = dict(configured(settings, judge) if evaluators is None else evaluators)
+        self._asks = any(evaluator.asks for evaluator in self._evaluators.values())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evals")
         self._judge_thread = ThreadPoolExecutor(1, thread_name_prefix="evals-judge")
 
@@ -114,7 +115,7 @@ class EvalRunner:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._loop("evals", self.step))
-                if any(evaluator.asks for evaluator in self.evaluators):
+                if self._asks:
                     group.create_task(self._loop("evals_judge", self.step_judge))
         finally:
             with contextlib.suppress(TimeoutError):
@@ -154,12 +155,14 @@ class EvalRunner:
 
     async def _evaluate(self, page: pa.Table, report: StepReport) -> StepReport:
         """Scores the page with the evaluators that score at once, and moves the cursor past it."""
+        # Nobody who sets up a judge wants it to begin with last month's requests; `backfill` is there for that.
+        cursors = [CURSOR] if self._asks else [CURSOR, JUDGE_CURSOR]
         # A page is whole commits, and may be far longer than asked for.
         for start in range(0, page.num_rows, CHUNK):
             chosen = await _in(self._thread, partial(self._choose, page.slice(start, CHUNK), False))
             rows = await _in(self._thread, partial(self._score, chosen))
             last = start + CHUNK >= page.num_rows
-            await self._store(rows, {CURSOR: _last(page)} if last else {})
+            await self._store(rows, dict.fromkeys(cursors, _last(page)) if last else {})
             report = report.plus(rows)
         return replace(report, requests=report.requests + page.num_rows)
 
@@ -170,7 +173,7 @@ class EvalRunner:
         """
         settled, backlog = self._settled(settled_before), self._metrics.gauges.tidegauge_judge_backlog
         report = StepReport()
-        if not any(evaluator.asks for evaluator in self.evaluators):
+        if not self._asks:
             return report
         while (page := await self._page(self._judge_thread, JUDGE_CURSOR, settled, backlog)).num_rows:
             report = await self._ask(page, report)

@@ -396,6 +396,15 @@ async def test_the_judge_has_a_cursor_of_its_own(house: House) -> None:
     assert costs == pytest.approx([140e-6] * 44)
 
 
+async def test_a_judge_set_up_later_does_not_begin_with_the_past(house: House) -> None:
+    house.take(spans(10))
+    await house.runner().step(house.clock.time + 1)
+    house.take(spans(5, 10))
+    oracle = Oracle(good)
+    await judged_by(house, oracle).step_judge(house.clock.time + 1)
+    assert len(oracle.asked) == 5
+
+
 async def test_a_judge_that_breaks_fails_its_scores_and_goes_on(house: House) -> None:
     def breaks(sample: Sample, number: int) -> Score:
         if number % 2:
