@@ -165,7 +165,7 @@ def _part(span: Row, name: str) -> Mapping[str, Any]:
 def _labels(row: Row) -> set[str]:
     """What a configured target may be called: its labels and the authority of its URL."""
     labels = row.get("labels")
-    values = [labels.get(name) for name in ("instance", "pod", "host", "node")] if isinstance(labels, dict) else []
+    values = [labels.get(name) for name in ("instance", "pod", "host", "node")] if isinstance(labels, Mapping) else []
     return {str(value) for value in [*values, row.get("instance"), _authority(row.get("url"))] if value}
 
 
@@ -274,7 +274,7 @@ def _gpus(
 def _nodes(engine: Row, configured: Sequence[Row]) -> set[str]:
     """Nodes that an engine names: a label, else the host in its instance or address."""
     row = next((row for row in configured if row.get("name") == engine["target"]), {})
-    labels = row.get("labels") if isinstance(row.get("labels"), dict) else {}
+    labels = row.get("labels") if isinstance(row.get("labels"), Mapping) else {}
     for name in ("node", "host"):
         if labels and labels.get(name):
             return {str(labels[name])}

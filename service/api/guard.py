@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import Problem
@@ -24,10 +25,6 @@ HEADERS = {
         "frame-ancestors 'none'"
     ),
 }
-
-
-class _TooLarge(Exception):
-    """The body goes past its bound."""
 
 
 class Guard:
@@ -75,26 +72,17 @@ class Guard:
             await too_large.response(scope["path"])(scope, receive, send)
             return
         received = 0
-        started = False
 
         async def counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise _TooLarge
+                # Of what reading a body may raise, FastAPI hands on this alone.
+                raise HTTPException(413, too_large.detail)
             return message
 
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, counted, noted)
-        except _TooLarge:
-            if not started:
-                await too_large.response(scope["path"])(scope, receive, send)
+        await self._app(scope, counted, send)
 
 
 def _secured(send: Send) -> Send:

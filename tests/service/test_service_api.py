@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,16 @@ async def test_a_malformed_body_is_a_problem(here: World, body: bytes) -> None:
     assert parse(response.text)["errors"]
 
 
-async def test_a_body_past_the_bound_is_refused(here: World) -> None:
-    response = await here.post("/api/v1/scores", {"key": "k" * 2_000_000})
+@pytest.mark.parametrize("chunks", [1, 40], ids=["with its length", "in chunks"])
+async def test_a_body_past_the_bound_is_refused(here: World, chunks: int) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(chunks):
+            yield b" " * 100_000
+
+    content = b" " * 2_000_000 if chunks == 1 else parts()
+    async with here.client() as client:
+        headers = {"content-type": "application/json"}
+        response = await client.post("/api/v1/scores", content=content, headers=headers)
     assert (response.status_code, response.json()["title"]) == (413, "Request Entity Too Large")
 
 

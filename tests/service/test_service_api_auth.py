@@ -44,7 +44,7 @@ async def test_no_read_route_shows_another_tenants_rows(here: World) -> None:
     _, bound = here.keys.create(Role.READ, tenants=["a"])
     _, free = here.keys.create(Role.READ)
     routes = read_routes(here.app)
-    assert {path: await marks_of_b(here, path, bound) for path in routes} == dict.fromkeys(routes, set())
+    assert {path: await marks_of_b(here, path, bound) for path in routes} == {path: set() for path in routes}
     # The same marks are there for who may see them, so that this test can fail.
     shown = {path for path in routes if await marks_of_b(here, path, free)}
     assert shown == set(routes) - WITHOUT_ROWS
