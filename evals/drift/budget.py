@@ -9,7 +9,8 @@ of it pays for trailing rounds, half for new values.
 - New values.  A comparison of a new value with its predecessor is a series of looks at 30, 60, 120, ... rows.
   The k-th series that began within 30 days may spend `half / N` for k up to N, then `half * N / (k (k - 1))`, with half
   of each sum, so that all of them together spend the half at most, however many come.  N is
-  `new_values_per_30_days` times the signals.  Look j of a series may spend `1 / (j (j + 1))` of it.
+  `new_values_per_30_days` times the signals.  The first five looks of a series may spend a sixth of it each, all
+  others together the last sixth (`look_share`).
 
 Both hold as far as the p-values do: exact for rates, conservative for numbers with ties; see `docs/drift.md`.
 
@@ -22,6 +23,7 @@ from evals.drift.settings import MONTH, DriftSettings
 
 SUSPECTED_ROUND = 1e-3
 SUSPECTED_SERIES = 0.05
+EVEN_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Budget:
 
     def look_level(self, number: int, look: int) -> float:
         """What look `look` (from 1) of that series may spend."""
-        return self.series_level(number) / (look * (look + 1))
+        return self.series_level(number) * look_share(look)
 
     def pages_needed(self, p_value: float, level: float) -> float | None:
         """Budget at which a test with this p-value would be confirmed; None if no budget pays for it."""
@@ -53,9 +55,15 @@ class Budget:
         return needed if needed < 1e6 else None
 
 
+def look_share(look: int) -> float:
+    """Part of a series' level that look `look` (from 1) may spend; they add up to 1."""
+    # Changes that matter show between 30 and 480 rows, at the first five looks.
+    return 1 / 6 if look <= EVEN_LOOKS else 1 / 6 / ((look - EVEN_LOOKS) * (look - EVEN_LOOKS + 1))
+
+
 def suspected_look(look: int) -> float:
     """The weaker level of look `look` (from 1)."""
-    return SUSPECTED_SERIES / (look * (look + 1))
+    return SUSPECTED_SERIES * look_share(look)
 
 
 def budget_of(settings: DriftSettings) -> Budget:

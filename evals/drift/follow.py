@@ -21,6 +21,8 @@ Rows = list[tuple[State, Period]]
 
 # A value has gone when this is the probability of not having seen it since by chance.
 GONE = 1e-3
+# A last look needs so many times the rows of the one before.
+LAST_LOOK = 1.2
 GONE_REASON = "no longer served"
 
 
@@ -47,16 +49,25 @@ class Follower:
     ) -> Rows:  # fmt: skip
         """Looks that are due, and the state of what was found before."""
         rows: Rows = []
-        for state in [state for state in states.values() if _is_of(state, signal) and state.active]:
-            rows.append((state, self._track(state, signal, frame, registry, this, rng)))
-        least = self._settings.minimum_samples
-        due = [item for item in registry.followed() if item[2].count >= max(item[2].next_look, least)]
+        due = [item for item in registry.followed() if self._is_due(frame, *item)]
         for key, name, value in due[: self._settings.maximum_followed]:
             looked = self._look(signal, key, name, value, registry, states, this, rng)
             if looked is not None:
-                rows = [row for row in rows if row[0] is not looked] + [(looked, Period(value.first, this.window.end))]
+                rows.append((looked, Period(value.first, this.window.end)))
+        fresh = {id(state) for state, _ in rows}
+        for state in [state for state in states.values() if _is_of(state, signal) and state.active]:
+            if self._end_if_gone(state, frame, registry) or id(state) not in fresh:
+                rows = [row for row in rows if row[0] is not state]
+                rows.append((state, self._track(state, signal, frame, this, rng)))
         self._settle(registry, this)
         return rows
+
+    def _is_due(self, frame: Frame, key: Key, name: str, value: Value) -> bool:
+        """Whether there are rows enough for the next look, or for a last one at a value that has gone."""
+        if value.count >= max(value.next_look, self._settings.minimum_samples):
+            return True
+        enough = value.count >= max(self._settings.minimum_samples, LAST_LOOK * value.looked)
+        return enough and self._gone_since(frame, key, name) is not None
 
     def restore(self, state: State, signal: SignalSettings, registry: Registry, history: float) -> None:
         """Goes on with a series of looks after a restart; the first round reads rows from `history` on."""
@@ -68,7 +79,7 @@ class Follower:
             registry.retire(key, notes["value"], state.ended)
             return
         value = Value(state.since, state.since, 0, 0, known=notes["settled"], looks=int(notes["look"]))
-        value.series = int(notes["series"])
+        value.series, value.looked = int(notes["series"]), int(notes["rows"])
         value.next_look = next_look(int(notes["rows"]), self._settings.minimum_samples)
         if not value.known and state.since < history:
             frame = Frame(self._fetch(signal, state.since, history), signal)
@@ -87,7 +98,7 @@ class Follower:
         seen = look(table, signal, key, name, value, self._settings, rng)
         if seen is None:
             return None
-        value.looks += 1
+        value.looks, value.looked = value.looks + 1, value.count
         if value.looks == 1:
             value.series = self._open(this.at)
         state = self._state(signal, key, name, value, seen.previous, states, this)
@@ -165,21 +176,27 @@ class Follower:
             wide.resolve(this.window.end, f"explained by {state.slice}")
             wide.peak = Phase.NONE
 
+    def _end_if_gone(self, state: State, frame: Frame, registry: Registry) -> bool:
+        """Resolves a finding whose value is no longer served."""
+        key, name = _named(state)
+        gone = self._gone_since(frame, key, name)
+        if gone is None:
+            return False
+        state.resolve(gone, GONE_REASON)
+        self._references.pop(state.key, None)
+        registry.retire(key, name, gone)
+        return True
+
     def _track(
-        self, state: State, signal: SignalSettings, frame: Frame, registry: Registry, this: Round,
-        rng: np.random.Generator,
-    ) -> Period:  # fmt: skip
-        """Brings the effect up to date, and resolves what is gone or calm; the period that the row is about."""
+        self, state: State, signal: SignalSettings, frame: Frame, this: Round, rng: np.random.Generator
+    ) -> Period:
+        """Brings the effect up to date, and resolves what is calm; the period that the row is about."""
         assert state.since is not None
         period = Period(max(state.since, this.reference.start), this.window.end)
-        key: Key = (state.notes["dimension"], tuple(state.notes["stream"].items()))
-        name, previous = state.notes["value"], state.notes["predecessor"]
-        gone = self._gone_since(frame, key, name)
-        if gone is not None:
-            state.resolve(gone, GONE_REASON)
-            self._references.pop(state.key, None)
-            registry.retire(key, name, gone)
+        if not state.active:
             return period
+        key, name = _named(state)
+        previous = state.notes["predecessor"]
         before = self._reference(state, signal, key, previous)
         whole = Frame(pa.concat_tables([before, _plain(frame, period.start)]), signal)
         result = against_predecessor(whole, key, name, previous, state.since, period.start, self._settings, rng)
@@ -222,6 +239,10 @@ class Follower:
 
 def _is_of(state: State, signal: SignalSettings) -> bool:
     return state.signal == signal.name and state.against is Against.PREDECESSOR
+
+
+def _named(state: State) -> tuple[Key, str]:
+    return (state.notes["dimension"], tuple(state.notes["stream"].items())), state.notes["value"]
 
 
 def _plain(frame: Frame, start: float) -> pa.Table:

@@ -37,6 +37,8 @@ class Value:
     retired: bool = False
     looks: int = 0
     next_look: int = 0
+    # Rows at the last look.
+    looked: int = 0
     series: int = 0
 
 

@@ -71,12 +71,12 @@ async def test_the_recorded_drift_is_known_within_two_minutes_and_gone_within_tw
 
 
 async def test_at_a_tighter_budget_the_recorded_drift_is_suspected_and_says_what_would_pay_for_it() -> None:
-    store, settings = recording(), DriftSettings(false_pages_per_30_days=0.0001)
+    store, settings = recording(), DriftSettings(false_pages_per_30_days=0.00001)
     drift = monitor(store, settings)
     await run(drift, settings, 0, 1080)
     one = findings(drift.current())[0]
     assert one["peak"] == "suspected"
-    assert one["evidence"]["looks"][0]["false_pages_per_30_days_needed"] > 0.0001
+    assert one["evidence"]["looks"][0]["false_pages_per_30_days_needed"] > 0.00001
 
 
 async def test_without_a_budget_nothing_is_ever_confirmed() -> None:
@@ -111,6 +111,19 @@ async def test_a_new_version_that_changes_nothing_is_no_finding() -> None:
     await run(drift, REFUSALS, 0, 1500)
     assert found(drift) == []
     assert "predecessor" in {row["comparison"] for row in store.tables["drift_results"]}
+
+
+async def test_a_version_that_has_gone_is_looked_at_once_more() -> None:
+    rng = np.random.default_rng(21)
+    # Some 110 rows of the new version: between the looks at 60 and 120.
+    table = traffic(
+        rng, 1200, tenants={"bank": 1.0}, per_second=1, version=lambda name, time: "2" if 600 <= time < 710 else "1"
+    )
+    store = MemoryStore({"scores.refusal": table})
+    await run(monitor(store, REFUSALS), REFUSALS, 0, 1200)
+    looks = [row for row in store.tables["drift_results"] if row["comparison"] == "predecessor"]
+    assert len(looks) == 2
+    assert looks[0]["n_current"] < 90 < looks[-1]["n_current"] < 120
 
 
 async def test_a_version_rolled_out_to_everybody_is_reported_once() -> None:
