@@ -1,10 +1,13 @@
 """Settings of drift detection: which signals are watched, how often, and how many false pages are affordable."""
 
 import re
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from store.tables import SPANS
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 MONTH = 30 * 86400.0
@@ -80,6 +83,22 @@ class SignalSettings(_Settings):
         if isinstance(by, list | tuple) and len(set(map(str, by))) != len(by):
             raise ValueError(f"by: {', '.join(map(str, by))} names a dimension twice")
         return value
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> "SignalSettings":
+        table, _, column = self.column.partition(".")
+        if table == "spans":
+            _known("column", column, SPANS.names)
+        for dimension in self.by:
+            _known("by", dimension, [*SPANS.names, "model"])
+        return self
+
+
+def _known(key: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        near = get_close_matches(name, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{key}: spans have no column {name!r}{hint}")
 
 
 DEFAULT_SIGNALS = (

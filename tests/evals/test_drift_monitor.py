@@ -237,9 +237,9 @@ async def test_numbers_and_categories_that_move_are_found(kind: str) -> None:
         value: Any = rng.lognormal(size=8000) * np.where(later, 3.0, 1.0)
     else:
         value = list(np.where(rng.random(8000) < np.where(later, 0.4, 0.1), "length", "stop"))
-    signal = SignalSettings(name=kind, column="spans.anything", by=("model",))
+    signal = SignalSettings(name=kind, column="scores.anything", by=("model",))
     settings = QUICK.model_copy(update={"signals": (signal,)})
-    drift = monitor(MemoryStore({"spans.anything": rows(time, value, model="tiny", service="bot")}), settings)
+    drift = monitor(MemoryStore({"scores.anything": rows(time, value, model="tiny", service="bot")}), settings)
     await run(drift, settings, 0, 2000)
     seen = findings(drift.current())
     assert [(one["signal"], one["slice"], one["peak"]) for one in seen] == [(kind, {}, "confirmed")]
@@ -253,13 +253,13 @@ async def test_values_that_are_no_numbers_and_constant_data_are_no_drift() -> No
     wild = rng.normal(size=4000)
     wild[::7], wild[1::7], wild[2::7] = np.nan, np.inf, -np.inf
     signals = tuple(
-        SignalSettings(name=name, column=f"spans.{name}", by=("model",)) for name in ("wild", "constant", "none")
+        SignalSettings(name=name, column=f"scores.{name}", by=("model",)) for name in ("wild", "constant", "none")
     )
     settings = QUICK.model_copy(update={"signals": signals})
     tables = {
-        "spans.wild": rows(time, wild, model="tiny"),
-        "spans.constant": rows(time, np.full(4000, 7.0), model="tiny"),
-        "spans.none": rows(time, pa.nulls(4000, pa.float64()), model="tiny"),
+        "scores.wild": rows(time, wild, model="tiny"),
+        "scores.constant": rows(time, np.full(4000, 7.0), model="tiny"),
+        "scores.none": rows(time, pa.nulls(4000, pa.float64()), model="tiny"),
     }
     store = MemoryStore(tables)
     drift = monitor(store, settings)
@@ -356,3 +356,13 @@ async def test_a_round_that_fails_is_counted_and_the_next_one_comes() -> None:
     value = metrics.registry.get_sample_value
     assert value("tidegauge_drift_rounds_total", {"outcome": "error"}) == 2
     assert value("tidegauge_drift_rounds_total", {"outcome": "ok"}) >= 10
+
+
+async def test_requests_that_say_nothing_of_themselves_are_one_slice() -> None:
+    rng = np.random.default_rng(17)
+    time = np.sort(rng.random(4000) * 2400)
+    value = (rng.random(4000) < np.where(time > 1500, 0.6, 0.2)).astype(float)
+    drift = monitor(MemoryStore({"scores.refusal": rows(time, value)}), QUICK)
+    await run(drift, QUICK, 0, 1800)
+    assert found(drift) == [("refusal", {}, "confirmed", "confirmed")]
+    assert {state.slice for state in drift.current()} == {"all"}

@@ -40,11 +40,24 @@ def test_durations_survive_a_round_trip_through_json() -> None:
         ({"false_pages_per_30_days": -1}, "greater than or equal to 0"),
         ({"false_pages": 1}, "Extra inputs"),
         ({"signals": [{"name": "x", "column": "refusal"}]}, "should match pattern"),
-        ({"signals": [{"name": "x", "column": "spans.a"}, {"name": "x", "column": "spans.b"}]}, "x is there twice"),
-        ({"signals": [{"name": "x", "column": "spans.a", "by": ["model", "model"]}]}, "names a dimension twice"),
-        ({"signals": [{"name": "x", "column": "spans.a", "direction": "sideways"}]}, "'up', 'down' or 'both'"),
+        ({"signals": [{"name": "x", "column": "scores.a"}, {"name": "x", "column": "scores.b"}]}, "x is there twice"),
+        ({"signals": [{"name": "x", "column": "scores.a", "by": ["model", "model"]}]}, "names a dimension twice"),
+        ({"signals": [{"name": "x", "column": "spans.output_token"}]}, "did you mean 'output_tokens'"),
+        ({"signals": [{"name": "x", "column": "scores.a", "by": ["tenants"]}]}, "did you mean 'tenant'"),
+        ({"signals": [{"name": "x", "column": "scores.a", "direction": "sideways"}]}, "'up', 'down' or 'both'"),
     ],
-    ids=["duration", "zero", "negative", "unknown key", "column", "same name", "same dimension", "direction"],
+    ids=[
+        "duration",
+        "zero",
+        "negative",
+        "unknown key",
+        "column",
+        "same name",
+        "same dimension",
+        "no such column",
+        "no such dimension",
+        "direction",
+    ],
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
