@@ -7,7 +7,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +118,7 @@ class Service:
             public_url=self.config.url(),
             version=VERSION,
             render_metrics=self.served.render,
-            targets=lambda: [asdict(status) for status in self.scraper.statuses()],
+            targets=lambda: [asdict(replace(status, labels=dict(status.labels))) for status in self.scraper.statuses()],
             gpus=self.gpu.statuses,
             evaluators=lambda: [
                 {"name": item.name, "version": item.version, "asks": item.asks} for item in self.runner.evaluators
