@@ -47,7 +47,7 @@ def test_a_finding_says_which_budget_would_have_paid_for_it(p_value: float, leve
 
 @pytest.mark.parametrize("kind", ["rate", "skewed", "ties", "category", "conversations", "moving mix"])
 def test_rounds_without_a_change_reject_no_more_often_than_their_level(kind: str) -> None:
-    rng, repetitions, level = np.random.default_rng(20), 60, 0.05
+    rng, repetitions, level = np.random.default_rng(20), 40, 0.05
     this = Round(T0 + 720, 12, Period(T0 + 600, T0 + 720), Period(T0, T0 + 600))
     budget = Budget(pages=2 * level, rounds=1.0, series=60)
     false = 0
