@@ -41,7 +41,7 @@ LISTED = [
 ]
 JSON_COLUMNS = frozenset(
     "input_messages output_messages retrieved_documents feature_flags attributes slice_values evidence labels "
-    "annotations context details clock_event_reasons pids pods response_schema".split()
+    "annotations context details stream clock_event_reasons pids pods response_schema".split()
 )
 SIGNAL_TABLES = {"spans", "scores"}
 

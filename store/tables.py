@@ -119,7 +119,8 @@ INCIDENTS = _schema(
 
 DEPLOYMENTS = _schema(
     (TIME, "time"),
-    (TEXT, "service dimension value previous tenant source"),
+    # `stream` is a JSON object: the dimensions within which the value was new.
+    (TEXT, "service dimension value previous tenant source stream"),
 )
 
 AUDIT_LOG = _schema(

@@ -49,7 +49,7 @@ class MemoryStore:
 
     def query(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
         if name == "deployments":
-            return self.tables["deployments"]
+            return [{**row, "stream": json.loads(row["stream"])} for row in self.tables["deployments"]]
         assert name == "drift_memory"
         last: dict[tuple[Any, ...], dict[str, Any]] = {}
         for row in self.tables["drift_results"]:

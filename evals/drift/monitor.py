@@ -28,6 +28,8 @@ from store.tables import DEPLOYMENTS
 log = logging.getLogger(__name__)
 
 # A loop that is behind by more rounds than this skips to the present.
+# Deployments that were seen in the traffic, not told.
+OBSERVED = "observed"
 MOST_BEHIND = 60
 # Resolved findings stay in `current` for so long.
 KEPT = 86400.0
@@ -247,7 +249,7 @@ class DriftMonitor:
         entries = [
             (_key_of(row), str(row["value"]), row["time"].timestamp())
             for row in self._reads.query("deployments")
-            if str(row["source"]).startswith("{")
+            if row["source"] == OBSERVED
         ]
         self._deployed |= {(key, name) for key, name, _ in entries}
         for registry in self._registries.values():
@@ -265,9 +267,10 @@ def _deployment(key: Key, name: str, registry: Registry) -> dict[str, Any]:
         "value": name,
         "previous": max(earlier)[1] if earlier else None,
         "tenant": values.get("tenant"),
-        "source": json.dumps(values),
+        "source": OBSERVED,
+        "stream": json.dumps(values),
     }
 
 
 def _key_of(row: Mapping[str, Any]) -> Key:
-    return str(row["dimension"]), tuple((str(name), str(value)) for name, value in json.loads(row["source"]).items())
+    return str(row["dimension"]), tuple((str(name), str(value)) for name, value in row["stream"].items())
