@@ -87,8 +87,8 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
     console.print()
     console.print(
         f"[bold]{summary['requests']:,}[/] requests ({summary['failed_requests']} failed) "
-        f"in {summary['spans']:,} spans, [bold]{summary['scores']:,}[/] scores, {summary['engine_ticks']:,} looks at the engine, "
-        f"{summary['gpu_ticks']:,} at a GPU"
+        f"in {summary['spans']:,} spans, [bold]{summary['scores']:,}[/] scores, "
+        f"{summary['engine_ticks']:,} looks at the engine, {summary['gpu_ticks']:,} at a GPU"
     )
     console.print("\n[bold]What drifted[/]")
     console.print(_findings(summary["findings"]))

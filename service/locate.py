@@ -19,9 +19,14 @@ class Running:
     token: str
 
 
-def announce(directory: Path, url: str) -> Running:
+def new_token() -> str:
+    """A token for one run of the service."""
+    return secrets.token_urlsafe(32)
+
+
+def announce(directory: Path, url: str, token: str) -> Running:
     """Writes the file, readable by its owner alone."""
-    running = Running(url, os.getpid(), secrets.token_urlsafe(32))
+    running = Running(url, os.getpid(), token)
     path = directory / FILE
     temporary = path.with_suffix(".tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

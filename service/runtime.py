@@ -79,6 +79,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._problems: list[str] = []
         self._stopped = False
+        self._local_token = locate.new_token()
         self.app = self._app()
         self._grpc = GrpcServer(self.receiver, config.otlp_grpc, [KeyInterceptor(self.app.state.gate)])
 
@@ -127,7 +128,7 @@ class Service:
             problems=lambda: list(self._problems),
             overview=lambda: {"gpu": self.gpu.state(), "stored": self.reads.query("counts")[0]},
         )
-        app = build_api(context, self.keys)
+        app = build_api(context, self.keys, local_token=self._local_token)
         app.include_router(otlp_routes(self.receiver))
         return app
 
@@ -146,7 +147,7 @@ class Service:
         await main.start()
         self._http.append(main)
         self._up("http", True)
-        locate.announce(self.config.data, f"http://{self.config.listen}")
+        locate.announce(self.config.data, f"http://{self.config.listen}", self._local_token)
 
     def start_loops(self) -> None:
         """Starts collecting, scoring and testing by the clock."""

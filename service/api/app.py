@@ -11,7 +11,9 @@ from service.context import Context
 PREFIX = "/api/v1"
 
 
-def build_api(context: Context, keys: KeyStore | None, *, require_keys: bool = False) -> FastAPI:
+def build_api(
+    context: Context, keys: KeyStore | None, *, require_keys: bool = False, local_token: str | None = None
+) -> FastAPI:
     """The application over the running service.
 
     Without keys everything is allowed, to who reaches it by a loopback name; with `require_keys`, nothing is.  The
@@ -24,7 +26,7 @@ def build_api(context: Context, keys: KeyStore | None, *, require_keys: bool = F
         docs_url=None,
         redoc_url=None,
     )
-    gate = Gate(keys, required=require_keys)
+    gate = Gate(keys, required=require_keys, local_token=local_token)
     app.state.gate = gate
     problems.install(app)
     for part in (requests, scores, drift, incidents, usage, fleet):

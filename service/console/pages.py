@@ -18,7 +18,7 @@ from service.api.problems import Problem, from_validation
 from service.api.requests import AT_SECONDS, RequestFilters
 from service.api.scores import means
 from service.auth import Caller, Gate, Role
-from service.console import formats, plots
+from service.console import formats, plots, runbooks
 from service.context import Context
 from service.request_view import request_view
 from store.reads_pages import Pages
@@ -244,6 +244,17 @@ def router(console: Console, gate: Gate) -> APIRouter:
     @routes.get("/targets")
     def targets(caller: Reader, _: Nothing) -> Response:
         return console.targets()
+
+    @routes.get("/runbooks")
+    def all_runbooks(caller: Reader, _: Nothing) -> Response:
+        return console.render("runbooks.html", page="", names=runbooks.names())
+
+    @routes.get("/runbooks/{name}")
+    def runbook(caller: Reader, name: str, _: Nothing) -> Response:
+        text = runbooks.page(name)
+        if text is None:
+            raise Problem(404, f"There is no runbook {name!r}; /runbooks lists those there are.")
+        return console.render("runbook.html", page="", name=name, text=text)
 
     return routes
 

@@ -1,0 +1,143 @@
+"""The parts together: who is let in, what a taken port means, and that every page's links lead somewhere."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import grpc
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+
+import alerts.build
+from alerts.settings import AlertSettings
+from service import locate
+from service.auth import Role
+from service.config import Config
+from service.listeners import AddressTaken
+from service.runtime import NotSafeToListen, Service
+from tests.e2e.service_kit import free_ports
+
+
+def config(data: Path, **changes: object) -> Config:
+    http, otlp_grpc, otlp_http = free_ports(3)
+    addresses = {
+        "listen": f"127.0.0.1:{http}",
+        "otlp_grpc": f"127.0.0.1:{otlp_grpc}",
+        "otlp_http": f"127.0.0.1:{otlp_http}",
+    }
+    return Config.model_validate({"data": data, **addresses, **changes})
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    made = Service(config(tmp_path / "data"))
+    await made.listen()
+    yield made
+    await made.stop()
+
+
+def client(service: Service, **headers: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=service.config.url(), headers=headers)
+
+
+async def test_every_runbook_of_a_rule_is_served(service: Service) -> None:
+    paths = {urlsplit(rule.annotations["runbook_url"]).path for rule in alerts.build.generated_rules(AlertSettings())}
+    async with client(service) as http:
+        statuses = {path: (await http.get(path)).status_code for path in sorted(paths)}
+    assert len(paths) > 20
+    assert set(statuses.values()) == {200}, statuses
+
+
+async def test_unknown_runbook_is_not_found(service: Service) -> None:
+    async with client(service) as http:
+        assert (await http.get("/runbooks/..%2f..%2fpyproject")).status_code == 404
+        assert (await http.get("/runbooks/no-such-thing")).status_code == 404
+
+
+async def test_once_there_is_a_key_every_listener_asks_for_one(service: Service) -> None:
+    _, ingest = service.keys.create(Role.INGEST)
+    body = ExportTraceServiceRequest()
+    protobuf = {"content-type": "application/x-protobuf"}
+    async with client(service) as http:
+        otlp = f"http://{service.config.otlp_http}/v1/traces"
+        refused = [
+            (await http.get("/api/v1/requests")).status_code,
+            (await http.post("/v1/traces", content=body.SerializeToString(), headers=protobuf)).status_code,
+            (await http.post(otlp, content=body.SerializeToString(), headers=protobuf)).status_code,
+        ]
+        headers = {**protobuf, "authorization": f"Bearer {ingest}"}
+        allowed = await http.post(otlp, content=body.SerializeToString(), headers=headers)
+    assert (refused, allowed.status_code) == ([401, 401, 401], 200)
+
+    async with grpc.aio.insecure_channel(service.config.otlp_grpc) as channel:
+        stub = TraceServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="API key") as refusal:
+            await stub.Export(body)
+        assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        await stub.Export(body, metadata=[("authorization", f"Bearer {ingest}")])
+
+
+async def test_commands_of_this_machine_get_in_with_the_local_token(service: Service) -> None:
+    service.keys.create(Role.READ)
+    running = locate.find(service.config.data)
+    assert running is not None
+    async with client(service, authorization=f"Bearer {running.token}") as http:
+        assert (await http.get("/api/v1/targets")).status_code == 200
+    assert (service.config.data / locate.FILE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_taken_otlp_port_is_a_warning_and_a_metric(tmp_path: Path) -> None:
+    settings = config(tmp_path / "data")
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", int(settings.otlp_http.rpartition(":")[2])))
+        squatter.listen()
+        service = Service(settings)
+        try:
+            await service.listen()
+            async with client(service) as http:
+                metrics = (await http.get("/metrics")).text
+                ready = (await http.get("/readyz")).text
+        finally:
+            await service.stop()
+    assert 'tidegauge_listener_up{listener="otlp_http"} 0.0' in metrics
+    assert 'tidegauge_listener_up{listener="otlp_grpc"} 1.0' in metrics
+    assert "is taken by another process" in ready
+
+
+async def test_taken_main_port_does_not_start(tmp_path: Path) -> None:
+    settings = config(tmp_path / "data")
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", int(settings.listen.rpartition(":")[2])))
+        squatter.listen()
+        service = Service(settings)
+        try:
+            with pytest.raises(AddressTaken, match="is taken by another process"):
+                await service.listen()
+        finally:
+            await service.stop()
+
+
+async def test_an_address_that_others_reach_needs_a_key(tmp_path: Path) -> None:
+    service = Service(config(tmp_path / "data", otlp_http="0.0.0.0:0"))
+    try:
+        with pytest.raises(NotSafeToListen, match="make one with 'tidegauge keys create'"):
+            await service.listen()
+    finally:
+        await service.stop()
+
+
+async def test_stopping_twice_and_before_the_start_is_fine(tmp_path: Path) -> None:
+    service = Service(config(tmp_path / "data"))
+    await service.stop()
+    await service.stop()
+
+
+async def test_loops_start_and_stop_with_nothing_to_do(service: Service) -> None:
+    service.start_loops()
+    await asyncio.sleep(0.5)
+    async with client(service) as http:
+        assert (await http.get("/readyz")).status_code == 200
