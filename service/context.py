@@ -17,7 +17,8 @@ class Context:
     """The running service, as its HTTP routes see it.
 
     `render_metrics` takes an Accept header and gives body and content type; `targets` and `gpus` give one
-    JSON-ready mapping each; `problems` says what is not ready, empty when all is; `key_file` holds API keys.
+    JSON-ready mapping each; `problems` says what is not ready, empty when all is; `warnings` what works without
+    something that was asked for.
     """
 
     reads: Reads
@@ -33,4 +34,4 @@ class Context:
     evaluators: Callable[[], list[dict[str, Any]]]
     signals: Callable[[], list[dict[str, Any]]]
     problems: Callable[[], list[str]]
-    overview: Callable[[], dict[str, Any]]
+    warnings: Callable[[], list[str]] = list

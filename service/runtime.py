@@ -78,6 +78,7 @@ class Service:
         self._http: list[HttpListener] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._problems: list[str] = []
+        self._warnings: list[str] = []
         self._stopped = False
         self._local_token = locate.new_token()
         self.app = self._app()
@@ -126,7 +127,7 @@ class Service:
             ],
             signals=lambda: [signal.model_dump(mode="json") for signal in self.config.drift.signals],
             problems=lambda: list(self._problems),
-            overview=lambda: {"gpu": self.gpu.state(), "stored": self.reads.query("counts")[0]},
+            warnings=lambda: list(self._warnings),
         )
         app = build_api(context, self.keys, local_token=self._local_token)
         app.include_router(otlp_routes(self.receiver))
@@ -214,7 +215,7 @@ class Service:
 
     def _missing(self, listener: str, problem: str) -> None:
         LOG.warning("listener_missing", extra={"listener": listener, "problem": problem})
-        self._problems.append(problem)
+        self._warnings.append(problem)
         self._up(listener, False)
 
     def _up(self, listener: str, up: bool) -> None:

@@ -30,6 +30,8 @@ def router(context: Context, gate: Gate) -> APIRouter:
     def readyz() -> Response:
         """200 if everything works, else 503 and what does not."""
         problems = context.problems()
-        return Answer({"status": "not ready" if problems else "ready", "problems": problems}, 503 if problems else 200)
+        status = "not ready" if problems else "ready"
+        body = {"status": status, "problems": problems, "warnings": context.warnings()}
+        return Answer(body, 503 if problems else 200)
 
     return routes

@@ -99,7 +99,7 @@ class Console:
             drift=[row for row in pages.drift(scope, since=now - DRIFT_SECONDS) if active(row)],
             means=sorted(rows, key=lambda row: (row["evaluator"], row["model"] or "")),
             targets=context.targets(),
-            problems=context.problems(),
+            problems=[*context.problems(), *context.warnings()],
             public_url=context.public_url,
         )
 

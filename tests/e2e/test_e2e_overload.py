@@ -16,7 +16,7 @@ from alerts.settings import AlertSettings
 from tests.binaries import alert_states, alertmanager, local_server, prometheus, wait_for
 from tests.e2e.service_kit import RunningService
 
-SCRAPES = Path(__file__).parents[1] / "data" / "engines" / "vllm-0.32.0" / "scrapes"
+SCRAPES = Path(__file__).parents[1] / "data" / "engines" / "vllm-0.32.0"
 PAGE = "LLMEngineQueueLong"
 # From the busy phase through the overload to calm: the last before the queue grows, and the last of all.
 FIRST, LAST = 25, 88
@@ -75,7 +75,7 @@ def test_recorded_overload_becomes_an_incident_and_resolves(tmp_path: Path) -> N
     assert incident["labels"]["model"] == "tiny-llama"
     assert incident["labels"]["target"] == "gpu-7:8000"
     assert incident["ended_at"] is not None
-    queue = [state["requests_waiting"] for state in incident["context"]["engine_states"]]
+    queue = [state["requests_waiting"] for state in incident["context"]["engines_at_notification"]]
     assert max(queue) > 100, incident["context"]
 
 

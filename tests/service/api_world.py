@@ -136,7 +136,7 @@ def world(directory: Path) -> Iterator[World]:
         version="9.9", render_metrics=lambda accept: (generate_latest(registry), "text/plain; version=0.0.4"),
         targets=lambda: [{"name": TARGET, "url": f"http://{TARGET}/metrics", "labels": {}, "up": True}],
         gpus=list, evaluators=lambda: [{"name": "refusal", "version": "1"}], signals=lambda: [{"name": "refusal"}],
-        problems=lambda: problems, overview=dict,
+        problems=lambda: problems,
     )  # fmt: skip
     keys = KeyStore(directory, clock)
     try:

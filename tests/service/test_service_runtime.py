@@ -100,12 +100,13 @@ async def test_taken_otlp_port_is_a_warning_and_a_metric(tmp_path: Path) -> None
             await service.listen()
             async with client(service) as http:
                 metrics = (await http.get("/metrics")).text
-                ready = (await http.get("/readyz")).text
+                ready = await http.get("/readyz")
         finally:
             await service.stop()
     assert 'tidegauge_listener_up{listener="otlp_http"} 0.0' in metrics
     assert 'tidegauge_listener_up{listener="otlp_grpc"} 1.0' in metrics
-    assert "is taken by another process" in ready
+    assert (ready.status_code, ready.json()["problems"]) == (200, [])
+    assert "is taken by another process" in ready.json()["warnings"][0]
 
 
 async def test_taken_main_port_does_not_start(tmp_path: Path) -> None:
