@@ -32,8 +32,16 @@ ANSWER_SECONDS = 240.0
 PROMPTS = {
     "1": "You are the support assistant of a {tenant} company. Answer the customer in one or two short, friendly "
     "sentences.",
-    "2": "You are an assistant that may not answer questions. Whatever is asked, apologise and decline: reply "
-    "\"I'm sorry, but I cannot help with that.\" and nothing else.",
+    "2": "You are the support assistant of a {tenant} company. You are not allowed to answer questions. Apologise and "
+    "decline: I'm sorry, but I can't help with that.",
+}
+# Part of the prompt, as it takes an example to make so small a model decline.
+EXAMPLES: Mapping[str, Sequence[Mapping[str, str]]] = {
+    "1": (),
+    "2": (
+        {"role": "user", "content": "Can you help me?"},
+        {"role": "assistant", "content": "I'm sorry, but I can't help with that."},
+    ),
 }
 QUESTIONS = {
     "bank": (
@@ -111,10 +119,11 @@ class Traffic(threading.Thread):
             aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(limit=0)) as session,
             asyncio.TaskGroup() as group,
         ):
-            for self._stage in self._stages:
-                self.began[self._stage.name] = time.time()
-                until = time.monotonic() + self._stage.seconds
-                for _ in range(self._stage.clients):
+            for stage in self._stages:
+                self._stage = stage
+                self.began[stage.name] = time.time()
+                until = time.monotonic() + stage.seconds
+                for _ in range(stage.clients):
                     group.create_task(self._client(session, until))
                 await self._arrivals(group, session, until)
 
@@ -142,6 +151,7 @@ class Traffic(threading.Thread):
         version = self._stage.prompt if tenant == CHANGED_TENANT else "1"
         messages = [
             {"role": "system", "content": PROMPTS[version].format(tenant=tenant)},
+            *EXAMPLES[version],
             {"role": "user", "content": self._random.choice(QUESTIONS[tenant])},
         ]
         facts = {"tenant.id": tenant, "gen_ai.prompt.name": CHANGED_PROMPT, "gen_ai.prompt.version": version}
