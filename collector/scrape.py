@@ -8,6 +8,8 @@ from time import perf_counter
 
 import aiohttp
 import pyarrow as pa
+from opentelemetry import trace
+from opentelemetry.trace import StatusCode
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
@@ -19,6 +21,7 @@ from collector.settings import ScrapeSettings
 from collector.targets import Target, TargetList
 
 log = logging.getLogger(__name__)
+TRACER = trace.get_tracer("tidegauge.collector")
 
 Sink = Callable[[pa.Table], Awaitable[None] | None]
 OnScrape = Callable[[ScrapeResult], Awaitable[None] | None]
@@ -87,6 +90,14 @@ class Scraper:
 
     async def scrape(self, target: Target, session: aiohttp.ClientSession) -> ScrapeResult:
         """One scrape, through to what is served and stored."""
+        with TRACER.start_as_current_span("scrape", attributes={"tidegauge.target": target.name}) as span:
+            result = await self._scrape(target, session)
+            if not result.ok:
+                span.set_attribute("error.type", result.reason)
+                span.set_status(StatusCode.ERROR)
+            return result
+
+    async def _scrape(self, target: Target, session: aiohttp.ClientSession) -> ScrapeResult:
         began, at = perf_counter(), self._clock.now()
         settings = self._settings
         try:

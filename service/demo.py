@@ -8,12 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from evals.drift.findings import findings
-
 import alerts.build
 from alerts import backtest
+from evals.drift.findings import findings
 from service.config import Config
 from service.demo_summary import latency
+from service.incidents import Alert
 from service.replay.driver import Replay
 from service.replay.recording import Recording
 from service.replay.stage import ServiceStage, TimeShift
@@ -52,21 +52,24 @@ class Demo:
         await self.evaluate_alerts()
 
     async def evaluate_alerts(self) -> None:
-        """Evaluates the generated rules over what `/metrics` has shown so far."""
+        """Evaluates the generated rules over what `/metrics` has shown so far, and tells the service who fired."""
         try:
-            self.alerts = await asyncio.to_thread(self._alerts)
-            self.alerts_missing = None
+            spans = await asyncio.to_thread(self._fired)
         except backtest.BacktestUnavailableError as error:
             self.alerts, self.alerts_missing = None, str(error)
+            return
+        self.alerts, self.alerts_missing = [_alert(span) for span in spans], None
+        # No Alertmanager runs here: its notifications are taken the way its webhook's are.
+        await asyncio.to_thread(self.service.incidents.take, [_notification(span) for span in spans])
 
-    def _alerts(self) -> list[dict[str, Any]]:
+    def _fired(self) -> tuple[backtest.AlertSpan, ...]:
         settings = self.service.config.alert_settings()
         rules = alerts.build.generated_rules(settings)
         with tempfile.TemporaryDirectory(prefix="tidegauge-demo-") as directory:
             path = Path(directory) / "recording.om"
             self.stage.history.write(path)
             report = backtest.run(path, rules, ALERT_INTERVAL_SECONDS)
-        return [_alert(span) for span in report.spans]
+        return report.spans
 
     def findings(self) -> list[dict[str, Any]]:
         """What has drifted so far."""
@@ -103,6 +106,19 @@ def _alert(span: backtest.AlertSpan) -> dict[str, Any]:
         "started": _iso(span.started),
         "ended": _iso(span.ended) if span.ended is not None else None,
     }
+
+
+def _notification(span: backtest.AlertSpan) -> Alert:
+    ended = span.ended is not None
+    return Alert.model_validate(
+        {
+            "status": "resolved" if ended else "firing",
+            "labels": dict(span.labels),
+            "annotations": dict(span.annotations),
+            "startsAt": _iso(span.started),
+            "endsAt": _iso(span.ended) if span.ended is not None else None,
+        }
+    )
 
 
 def _iso(seconds: float) -> str:

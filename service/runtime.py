@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pynvml
 from fastapi import FastAPI
-from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 
 from catalog.clock import Clock, SystemClock
@@ -40,6 +39,7 @@ from service.counting import RequestCounting
 from service.engine_rows import EngineRows
 from service.gauges import StoreGauges
 from service.grpc_keys import KeyInterceptor
+from service.incidents import Incidents
 from service.listeners import AddressTaken, HttpListener, bind
 from service.version import VERSION
 from store.database import Database
@@ -47,7 +47,6 @@ from store.reads import Reads
 from store.writer import Writer
 
 LOG = logging.getLogger("tidegauge.service")
-TRACER = trace.get_tracer("tidegauge.service")
 GAUGES_EVERY_SECONDS = 10.0
 COUNT_EVERY_SECONDS = 2.0
 
@@ -129,6 +128,7 @@ class Service:
             problems=lambda: list(self._problems),
             warnings=lambda: list(self._warnings),
         )
+        self.incidents = Incidents(context)
         app = build_api(context, self.keys, local_token=self._local_token)
         app.include_router(otlp_routes(self.receiver))
         return app

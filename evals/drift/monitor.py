@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from opentelemetry import trace
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
@@ -26,11 +27,12 @@ from store.batch import Batch, Committed
 from store.tables import DEPLOYMENTS
 
 log = logging.getLogger(__name__)
+TRACER = trace.get_tracer("tidegauge.evals.drift")
 
 # A loop that is behind by more rounds than this skips to the present.
+MOST_BEHIND = 60
 # Deployments that were seen in the traffic, not told.
 OBSERVED = "observed"
-MOST_BEHIND = 60
 # Resolved findings stay in `current` for so long.
 KEPT = 86400.0
 
@@ -127,7 +129,9 @@ class DriftMonitor:
         if not self._started:
             await asyncio.to_thread(self._restore, at)
             self._started = True
-        report, batch = await asyncio.to_thread(self._round, at)
+        with TRACER.start_as_current_span("drift round") as span:
+            report, batch = await asyncio.to_thread(self._round, at)
+            span.set_attribute("tidegauge.tests", report.tested)
         if batch.rows():
             await asyncio.wrap_future(self._writer.submit(batch))
         self._metrics.counters.tidegauge_drift_rounds_total.labels(outcome="ok").inc()

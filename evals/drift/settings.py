@@ -68,13 +68,22 @@ class _Settings(BaseModel):
 class SignalSettings(_Settings):
     """One signal: a column of `spans` or an evaluator's score, and the dimensions it is sliced by."""
 
-    name: str = Field(min_length=1, max_length=100)
-    column: str = Field(pattern=r"^(spans|scores)\.[A-Za-z_][A-Za-z0-9_.-]*$")
-    by: tuple[str, ...] = ()
-    kind: SignalKind = SignalKind.AUTO
-    # In the test's own unit: share points for rates, reference spreads for numbers, JS distance for categories.
-    minimum_effect: float | None = Field(default=None, gt=0)
-    direction: Direction = Direction.BOTH
+    name: str = Field(min_length=1, max_length=100, description="what findings and metrics call it")
+    column: str = Field(
+        pattern=r"^(spans|scores)\.[A-Za-z_][A-Za-z0-9_.-]*$", description="`spans.<column>` or `scores.<evaluator>`"
+    )
+    by: tuple[str, ...] = Field(default=(), description="dimensions it is sliced by: columns of spans, or `model`")
+    kind: SignalKind = Field(
+        default=SignalKind.AUTO,
+        description="how values are compared; for `auto` text is a category, 0 and 1 alone a rate, the rest numbers",
+    )
+    minimum_effect: float | None = Field(
+        default=None,
+        gt=0,
+        description="smaller changes do not matter; share points for rates, the reference's spreads for numbers, "
+        "Jensen-Shannon distance for categories",
+    )
+    direction: Direction = Field(default=Direction.BOTH, description="which way a change must go to matter")
 
     @model_validator(mode="before")
     @classmethod
@@ -110,24 +119,33 @@ DEFAULT_SIGNALS = (
 class DriftSettings(_Settings):
     """Everything about drift; an empty mapping gives working defaults."""
 
-    # Expected number of false confirmed findings; every threshold follows from it (budget.py).
-    false_pages_per_30_days: float = Field(default=1.0, ge=0)
-    signals: tuple[SignalSettings, ...] = DEFAULT_SIGNALS
-    round: Positive = 60.0
-    window: Positive = 300.0
-    reference: Positive = 3600.0
-    # A window closes so long after its end: DESIGN's 60 s for what is late.
-    lag: Annotated[Seconds, Field(ge=0)] = 60.0
-    minimum_samples: int = Field(default=30, ge=10)
-    # How long a new value is compared with its predecessor before it counts as established.
-    follow: Positive = 86400.0
-    # New values the budget is laid out for; when more come, each gets less (budget.py), the sum stays.
-    new_values_per_30_days: int = Field(default=30, ge=1)
-    # Rounds in a row without an effect after which a finding is resolved.
-    calm_rounds: int = Field(default=3, ge=1)
-    # Bounds: slices per signal and round, the largest first, and new values followed at a time.
-    maximum_slices: int = Field(default=200, ge=1)
-    maximum_followed: int = Field(default=200, ge=1)
+    false_pages_per_30_days: float = Field(
+        default=1.0,
+        ge=0,
+        description="false findings to expect over everything watched; every threshold follows from it",
+    )
+    signals: tuple[SignalSettings, ...] = Field(default=DEFAULT_SIGNALS, description="what is watched")
+    round: Positive = Field(default=60.0, description="time between two looks")
+    window: Positive = Field(default=300.0, description="span of requests that a look tests")
+    reference: Positive = Field(default=3600.0, description="span of requests before it that it is compared with")
+    lag: Annotated[Seconds, Field(ge=0)] = Field(
+        default=60.0, description="a window closes so long after its end, for what comes late"
+    )
+    minimum_samples: int = Field(default=30, ge=10, description="fewer requests in a window are not tested")
+    follow: Positive = Field(
+        default=86400.0,
+        description="how long a new value is compared with its predecessor before it counts as established",
+    )
+    new_values_per_30_days: int = Field(
+        default=30,
+        ge=1,
+        description="new values the budget is laid out for; when more come, each gets less, the sum stays",
+    )
+    calm_rounds: int = Field(
+        default=3, ge=1, description="rounds in a row without an effect after which a finding is resolved"
+    )
+    maximum_slices: int = Field(default=200, ge=1, description="slices per signal and round, the largest first")
+    maximum_followed: int = Field(default=200, ge=1, description="new values followed at a time")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "DriftSettings":

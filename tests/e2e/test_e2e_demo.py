@@ -129,3 +129,11 @@ def test_the_console_and_metrics_know_the_same(run: Run) -> None:
     assert {row["evaluator"] for row in summary["summary"]} >= {"refusal", "json_validity", "length", "repetition"}
     body, _ = run.demo.service.served.render()
     assert b'tidegauge_eval_score_mean{evaluator="refusal"' in body
+
+
+def test_what_fired_is_an_incident_with_what_went_on_then(run: Run) -> None:
+    incidents = run.get("/api/v1/incidents")["incidents"]
+    assert {item["alertname"] for item in incidents} == {item["name"] for item in run.summary["alerts"]}
+    queue = next(item for item in incidents if item["alertname"] == "LLMEngineQueueLong")
+    shown = run.get(f"/api/v1/incidents/{queue['incident_id']}")
+    assert shown["context"]["engines_at_start"][0]["requests_waiting"] > 100
