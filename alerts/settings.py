@@ -55,12 +55,15 @@ class Slo(_Settings):
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
-    indicator: Literal["errors", "time_to_first_token", "duration"] = "errors"
-    objective: float = Field(default=0.99, gt=0, lt=1)
-    threshold_seconds: float | None = None
-    model: str | None = None
-    service: str | None = None
-    tenant: str | None = None
+    indicator: Literal["errors", "time_to_first_token", "duration"] = Field(
+        default="errors",
+        description="`errors` counts failed requests, the others those slower than `threshold_seconds`",
+    )
+    objective: float = Field(default=0.99, gt=0, lt=1, description="share of good requests")
+    threshold_seconds: float | None = Field(default=None, description="a bucket's bound of the client histogram")
+    model: str | None = Field(default=None, description="only requests of this model")
+    service: str | None = Field(default=None, description="only requests of this service")
+    tenant: str | None = Field(default=None, description="only requests of this tenant")
 
     @model_validator(mode="after")
     def _threshold_is_a_bucket(self) -> "Slo":
@@ -84,9 +87,11 @@ HISTOGRAM_OF = {
 class QualityBound(_Settings):
     """A bound that an evaluator's mean, with its whole confidence interval, must not cross; exactly one is given."""
 
-    evaluator: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
-    below: float | None = None
-    above: float | None = None
+    evaluator: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="whose mean is bounded")
+    below: float | None = Field(default=None, description="fires when the whole interval of the mean is below")
+    above: float | None = Field(
+        default=None, description="fires when the whole interval of the mean is above; give one of the two"
+    )
 
     @model_validator(mode="after")
     def _one_side(self) -> "QualityBound":
@@ -98,42 +103,42 @@ class QualityBound(_Settings):
 class PagerDuty(_Settings):
     """A PagerDuty service, by its Events v2 routing key in a file."""
 
-    routing_key_file: str
+    routing_key_file: str = Field(description="file with the Events v2 routing key")
 
 
 class Slack(_Settings):
     """A Slack channel, by an incoming-webhook URL in a file."""
 
-    api_url_file: str
-    channel: str
+    api_url_file: str = Field(description="file with the incoming-webhook URL")
+    channel: str = Field(description="for example `#llm-alerts`")
 
 
 class Email(_Settings):
     """Mail over SMTP; the password in a file."""
 
-    to: str
-    sender: str
-    smarthost: str
-    username: str | None = None
-    password_file: str | None = None
+    to: str = Field(description="address")
+    sender: str = Field(description="address")
+    smarthost: str = Field(description="host:port of the SMTP server")
+    username: str | None = Field(default=None, description="for the SMTP server")
+    password_file: str | None = Field(default=None, description="file with its password")
 
 
 class Webhook(_Settings):
     """Any HTTP endpoint that takes Alertmanager's webhook; the bearer token, if any, in a file."""
 
-    url: str
-    token_file: str | None = None
+    url: str = Field(description="endpoint that takes Alertmanager's webhook")
+    token_file: str | None = Field(default=None, description="file with its bearer token")
 
 
 class Receiver(_Settings):
     """Who hears of alerts of the severities given, beside Tidegauge's own incident record."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,40}$")
-    severities: tuple[Severity, ...] = (Severity.PAGE,)
-    pagerduty: PagerDuty | None = None
-    slack: Slack | None = None
-    email: Email | None = None
-    webhook: Webhook | None = None
+    severities: tuple[Severity, ...] = Field(default=(Severity.PAGE,), description="of which severities it hears")
+    pagerduty: PagerDuty | None = Field(default=None, description="a PagerDuty service")
+    slack: Slack | None = Field(default=None, description="a Slack channel")
+    email: Email | None = Field(default=None, description="mail over SMTP")
+    webhook: Webhook | None = Field(default=None, description="any HTTP endpoint")
 
     @model_validator(mode="after")
     def _has_a_way(self) -> "Receiver":
@@ -163,23 +168,49 @@ class AlertSettings(_Settings):
     `time_scale` shortens every window and `for:` alike; 0.1 makes two minutes twelve seconds, for tests.
     """
 
-    time_scale: float = Field(default=1.0, ge=0.05, le=1.0)
-    public_url: str = Field(default="http://127.0.0.1:8433", pattern=_URL)
-    grafana_url: str = Field(default="http://127.0.0.1:3000", pattern=_URL)
-    runbooks_url: str | None = Field(default=None, pattern=_URL)  # what serves /runbooks/…; else the console
-    webhook_url: str = "http://127.0.0.1:8433/api/v1/alerts/webhook"
-    webhook_token_file: str | None = None
-    alertmanager: str = "127.0.0.1:9093"
-    scrape_target: str = "127.0.0.1:8433"
-    scrape_interval: Duration = "15s"
-    evaluation_interval: Duration = "15s"
-    group_wait: Duration = "10s"
-    group_interval: Duration = "1m"
-    repeat_interval: Duration = "4h"
+    time_scale: float = Field(
+        default=1.0, ge=0.05, le=1.0, description="shortens every window and `for:` alike; for tests"
+    )
+    public_url: str = Field(
+        default="http://127.0.0.1:8433",
+        pattern=_URL,
+        description="where links in alerts lead; the service's own `public_url` or `listen` unless set",
+    )
+    grafana_url: str = Field(
+        default="http://127.0.0.1:3000", pattern=_URL, description="where links to dashboards lead"
+    )
+    runbooks_url: str | None = Field(
+        default=None, pattern=_URL, description="what serves /runbooks/…; the console unless set"
+    )
+    webhook_url: str = Field(
+        default="http://127.0.0.1:8433/api/v1/alerts/webhook",
+        description="where Alertmanager tells Tidegauge of alerts; follows `listen` unless set",
+    )
+    webhook_token_file: str | None = Field(
+        default=None, description="file, on Alertmanager's machine, with the key for the webhook"
+    )
+    alertmanager: str = Field(
+        default="127.0.0.1:9093", description="Alertmanager's address for the generated prometheus.yml"
+    )
+    scrape_target: str = Field(
+        default="127.0.0.1:8433",
+        description="Tidegauge's address for the generated prometheus.yml; follows `listen` unless set",
+    )
+    scrape_interval: Duration = Field(default="15s", description="of the generated prometheus.yml")
+    evaluation_interval: Duration = Field(default="15s", description="of the generated prometheus.yml")
+    group_wait: Duration = Field(default="10s", description="of the generated alertmanager.yml")
+    group_interval: Duration = Field(default="1m", description="of the generated alertmanager.yml")
+    repeat_interval: Duration = Field(default="4h", description="of the generated alertmanager.yml")
     thresholds: Thresholds = Thresholds()
-    slos: tuple[Slo, ...] = DEFAULT_SLOS
-    quality: tuple[QualityBound, ...] = DEFAULT_QUALITY
-    receivers: tuple[Receiver, ...] = ()
+    slos: tuple[Slo, ...] = Field(
+        default=DEFAULT_SLOS, description="service-level objectives that burn-rate alerts are generated for"
+    )
+    quality: tuple[QualityBound, ...] = Field(
+        default=DEFAULT_QUALITY, description="bounds that an evaluator's mean must not cross"
+    )
+    receivers: tuple[Receiver, ...] = Field(
+        default=(), description="who hears of alerts, beside Tidegauge's own incident record"
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "AlertSettings":

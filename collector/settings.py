@@ -21,11 +21,16 @@ class TargetSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str
-    labels: Mapping[str, str] = Field(default_factory=dict)
-    # For engines that want a key for /metrics too, as llama-server does; the file wins, and is read at the start.
-    bearer_token: SecretStr | None = None
-    bearer_token_file: Path | None = None
+    url: str = Field(description="where it serves its metrics")
+    labels: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="`instance` names the target (else host:port of the URL); `engine` and `model` where it is silent; "
+        "`environment` and `node` find its requests and GPUs",
+    )
+    bearer_token: SecretStr | None = Field(
+        default=None, description="for engines that want a key for /metrics too, as llama-server does"
+    )
+    bearer_token_file: Path | None = Field(default=None, description="the same in a file, read at the start; it wins")
 
     @field_validator("url")
     @classmethod
@@ -62,22 +67,37 @@ class ScrapeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    interval: Duration = Field(default=5.0, ge=0.05, le=3600)
-    # Four fifths of the interval, unless said otherwise: 4 s of 5 s.
-    timeout: Duration = Field(default=4.0, gt=0, le=3600)
-    targets: Sequence[TargetSettings] = ()
-    # Prometheus's files, YAML or JSON; `*` in the last part of the path.
-    file_sd: Sequence[str] = ()
-    file_sd_refresh: Duration = Field(default=5.0, ge=0.05)
-    # Of the answer, as it arrives and decompressed.
-    max_body: ByteSize = Field(default=ByteSize(16 * MIB), ge=1024)
-    # vLLM serves some 400 a model; past this the scrape is refused.
-    max_series: int = Field(default=20_000, ge=10)
-    max_label_value: int = Field(default=8_192, ge=64)
-    # How long the last good scrape is served on when a target fails: three missed rounds, unless said otherwise.
-    stale_after: Duration | None = Field(default=None, gt=0)
-    # Longer answers are parsed in a thread, so that others' scrapes go on; 50 kB take a millisecond.
-    parse_in_thread_above: ByteSize = Field(default=ByteSize(256 * 1024), ge=0)
+    interval: Duration = Field(default=5.0, ge=0.05, le=3600, description="time between two scrapes of a target")
+    timeout: Duration = Field(
+        default=4.0,
+        gt=0,
+        le=3600,
+        description="how long a scrape may take; four fifths of the interval unless said otherwise",
+    )
+    targets: Sequence[TargetSettings] = Field(default=(), description="what is scraped")
+    file_sd: Sequence[str] = Field(
+        default=(), description="Prometheus's files of targets, YAML or JSON; `*` in the last part of the path"
+    )
+    file_sd_refresh: Duration = Field(default=5.0, ge=0.05, description="how often they are looked at")
+    max_body: ByteSize = Field(
+        default=ByteSize(16 * MIB), ge=1024, description="of the answer, as it arrives and decompressed"
+    )
+    max_series: int = Field(
+        default=20_000, ge=10, description="vLLM serves some 400 a model; past this the scrape is refused"
+    )
+    max_label_value: int = Field(
+        default=8_192, ge=64, description="characters of a label's value; past this the scrape is refused"
+    )
+    stale_after: Duration | None = Field(
+        default=None,
+        gt=0,
+        description="how long a failing target's last good scrape is served on; three intervals unless said otherwise",
+    )
+    parse_in_thread_above: ByteSize = Field(
+        default=ByteSize(256 * 1024),
+        ge=0,
+        description="longer answers are parsed in a thread, so that others' scrapes go on",
+    )
 
     @model_validator(mode="before")
     @classmethod

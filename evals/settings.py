@@ -33,25 +33,41 @@ class JudgeSettings(_Settings):
     `tokens_per_day` of 0 switches the judge off.  The day is UTC.
     """
 
-    url: str = Field(pattern=r"^https?://[^/\s]+")
-    model: str = Field(min_length=1)
-    api_key: SecretStr | None = None
-    api_key_file: Path | None = None
-    tokens_per_day: int = Field(default=2_000_000, ge=0)
-    concurrency: int = Field(default=4, ge=1, le=256)
-    timeout_seconds: float = Field(default=60.0, gt=0, le=600)
-    attempts: int = Field(default=4, ge=1, le=20)
-    max_answer_tokens: int = Field(default=300, ge=16, le=8_192)
-    # Longer prompts and answers are cut in the middle before they are judged.
-    max_characters: int = Field(default=12_000, ge=200, le=1_000_000)
-    # Requests that the budget has kept waiting for longer are given up, with a failed score.
-    max_delay_seconds: float = Field(default=86_400.0, gt=0)
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    seed: int = 0
-    # Switch off for servers that refuse `response_format`; the answer is held to the same schema either way.
-    structured_output: bool = True
-    usd_per_million_input_tokens: float | None = Field(default=None, ge=0)
-    usd_per_million_output_tokens: float | None = Field(default=None, ge=0)
+    url: str = Field(
+        pattern=r"^https?://[^/\s]+",
+        description="base URL of an endpoint that speaks OpenAI's chat completions, for example http://judge:8000/v1",
+    )
+    model: str = Field(min_length=1, description="the model to ask for")
+    api_key: SecretStr | None = Field(default=None, description="sent as bearer token")
+    api_key_file: Path | None = Field(default=None, description="the same in a file; only one of the two may be given")
+    tokens_per_day: int = Field(default=2_000_000, ge=0, description="budget, by the UTC day; 0 switches the judge off")
+    concurrency: int = Field(default=4, ge=1, le=256, description="calls at a time")
+    timeout_seconds: float = Field(default=60.0, gt=0, le=600, description="how long a call may take")
+    attempts: int = Field(default=4, ge=1, le=20, description="calls per score before it counts as failed")
+    max_answer_tokens: int = Field(default=300, ge=16, le=8_192, description="`max_tokens` of a call")
+    max_characters: int = Field(
+        default=12_000,
+        ge=200,
+        le=1_000_000,
+        description="longer prompts and answers are cut in the middle before they are judged",
+    )
+    max_delay_seconds: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="requests that the budget kept waiting for longer are given up, with a failed score",
+    )
+    temperature: float = Field(default=0.0, ge=0, le=2, description="sampling temperature of the judge")
+    seed: int = Field(default=0, description="seed sent to the judge")
+    structured_output: bool = Field(
+        default=True,
+        description="switch off for servers that refuse `response_format`; the answer is held to the schema either way",
+    )
+    usd_per_million_input_tokens: float | None = Field(
+        default=None, ge=0, description="price, for the cost column of scores"
+    )
+    usd_per_million_output_tokens: float | None = Field(
+        default=None, ge=0, description="price, for the cost column of scores"
+    )
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -69,8 +85,12 @@ class JudgeSettings(_Settings):
 class EvaluatorUse(_Settings):
     """An evaluator with its parameters; written as its name, or as `{name: {parameter: value}}`."""
 
-    kind: str
-    parameters: Mapping[str, Any] = Field(default_factory=dict)
+    kind: str = Field(description="the evaluator's name; `[refusal]` is short for `[{kind: refusal}]`")
+    parameters: Mapping[str, Any] = Field(
+        default_factory=dict,
+        description="its parameters; `{repetition: {n: 3}}` is short for `{kind: repetition, parameters: {n: 3}}`; "
+        "`name` stores its scores under another name",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -100,10 +120,13 @@ class Policy(_Settings):
     Failed requests are recorded always if `always_on_errors`, whatever the rate.
     """
 
-    where: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
-    rate: float = Field(default=1.0, ge=0, le=1)
-    evaluators: tuple[EvaluatorUse, ...] = Field(min_length=1)
-    always_on_errors: bool = True
+    where: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="columns of the request with a value or a list of values; nothing in it means every request",
+    )
+    rate: float = Field(default=1.0, ge=0, le=1, description="share of those requests that is scored")
+    evaluators: tuple[EvaluatorUse, ...] = Field(min_length=1, description="who scores them")
+    always_on_errors: bool = Field(default=True, description="failed requests are recorded whatever the rate")
 
     @field_validator("where", mode="before")
     @classmethod
@@ -131,12 +154,22 @@ def _judge_policy() -> Policy:
 class EvalSettings(_Settings):
     """All of `evals:`.  By default the cheap evaluators score every chat, and a judge, if one is set, 5 % of them."""
 
-    policies: tuple[Policy, ...] | None = None
-    judge: JudgeSettings | None = None
-    # A better vantage of the same call may take over the request shortly after it is stored.
-    settle_seconds: float = Field(default=5.0, ge=0, le=3_600)
-    batch: int = Field(default=500, ge=1, le=10_000)
-    interval_seconds: float = Field(default=1.0, gt=0, le=3_600)
+    policies: tuple[Policy, ...] | None = Field(
+        default=None,
+        description="which requests are scored by whom; by default the cheap evaluators score every chat, "
+        "and a judge, if one is set, 5 % of them",
+    )
+    judge: JudgeSettings | None = Field(default=None, description="the model that scores answers; none unless set")
+    settle_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        le=3_600,
+        description="how long a request is left alone after it is stored: a better vantage of the call may take over",
+    )
+    batch: int = Field(default=500, ge=1, le=10_000, description="requests scored in one round at most")
+    interval_seconds: float = Field(
+        default=1.0, gt=0, le=3_600, description="time between two rounds when there is nothing to do"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -45,7 +45,7 @@ class TelemetrySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     otlp_endpoint: str | None = Field(default=None, description="gRPC endpoint, for example http://127.0.0.1:4317")
-    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the log on stderr")
 
 
 class Config(BaseModel):
@@ -53,12 +53,20 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: Address = "127.0.0.1:8433"
-    otlp_grpc: Address = "127.0.0.1:4317"
-    otlp_http: Address = "127.0.0.1:4318"
-    data: Path = Path("tidegauge-data")
-    public_url: str | None = None
-    allow_unauthenticated: bool = False
+    listen: Address = Field(default="127.0.0.1:8433", description="API, console, /metrics, and OTLP/HTTP too")
+    otlp_grpc: Address = Field(
+        default="127.0.0.1:4317", description="OTLP/gRPC; taken by somebody else: a warning and a metric, not an exit"
+    )
+    otlp_http: Address = Field(default="127.0.0.1:4318", description="OTLP/HTTP; taken: as above")
+    data: Path = Field(
+        default=Path("tidegauge-data"), description="directory that holds tidegauge.duckdb and what belongs to it"
+    )
+    public_url: str | None = Field(
+        default=None, description="where people reach the console; links start with it; `listen` unless set"
+    )
+    allow_unauthenticated: bool = Field(
+        default=False, description="listen beyond this machine although there is no key"
+    )
     scrape: ScrapeSettings = ScrapeSettings()
     otlp: OtlpSettings = OtlpSettings()
     gpu: GpuSettings = GpuSettings()

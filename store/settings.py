@@ -8,13 +8,28 @@ class StoreSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    memory_limit: str = Field(default="300MB", pattern=r"^\d+(\.\d+)?\s*(KB|MB|GB|KiB|MiB|GiB)$")
-    threads: int = Field(default=2, ge=1, le=256)
-    checkpoint_threshold: str = Field(default="64MB", pattern=r"^\d+(\.\d+)?\s*(KB|MB|GB|KiB|MiB|GiB)$")
-    # Submissions that arrive while a commit runs share the next one, so there is no need to wait when idle.
-    max_commit_rows: int = Field(default=50_000, ge=1)
-    queue_batches: int = Field(default=256, ge=1)
-    # Retries of an export come within minutes: this many ids are enough to drop doubles.
-    duplicate_window_spans: int = Field(default=500_000, ge=1_000)
-    # How long the spans of one call may take to find each other.
-    request_window_seconds: float = Field(default=300.0, gt=0)
+    memory_limit: str = Field(
+        default="300MB",
+        pattern=r"^\d+(\.\d+)?\s*(KB|MB|GB|KiB|MiB|GiB)$",
+        description="DuckDB's memory; past it DuckDB spills to disk",
+    )
+    threads: int = Field(default=2, ge=1, le=256, description="DuckDB's threads")
+    checkpoint_threshold: str = Field(
+        default="64MB",
+        pattern=r"^\d+(\.\d+)?\s*(KB|MB|GB|KiB|MiB|GiB)$",
+        description="size of the write-ahead log at which DuckDB folds it into the file",
+    )
+    max_commit_rows: int = Field(
+        default=50_000,
+        ge=1,
+        description="rows that share one commit at most; submissions that arrive while a commit runs share the next",
+    )
+    queue_batches: int = Field(
+        default=256, ge=1, description="submissions that may wait; past it exporters are told to retry"
+    )
+    duplicate_window_spans: int = Field(
+        default=500_000, ge=1_000, description="ids kept to drop spans that are sent twice"
+    )
+    request_window_seconds: float = Field(
+        default=300.0, gt=0, description="how long the spans of one call may take to find each other"
+    )

@@ -26,14 +26,25 @@ class GpuSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    enabled: Annotated[Enabled, BeforeValidator(_word)] = Enabled.AUTO
-    # Below 100 ms GPM's two samples lie too close together, and a look's own cost (about 5 ms) begins to show.
-    interval: Duration = Field(1.0, ge=0.1, le=3600)
-    # A driver in trouble may not answer for minutes; past this a look counts as hung and the others go on.
-    deadline: Duration = Field(10.0, gt=0, le=600)
-    # No driver or no GPU: how often to look whether there is one now.
-    absent_retry: Duration = Field(60.0, gt=0)
-    # A value that the driver or the card does not support: how often to ask again.
-    field_retry: Duration = Field(300.0, gt=0)
-    # The `node` label; empty means this host's name.  In Kubernetes set it from spec.nodeName.
-    node: str = ""
+    enabled: Annotated[Enabled, BeforeValidator(_word)] = Field(
+        default=Enabled.AUTO, description="`auto` takes a machine without a GPU as normal, `true` says so in the log"
+    )
+    interval: Duration = Field(
+        default=1.0,
+        ge=0.1,
+        le=3600,
+        description="time between two looks; below 100 ms a look's own cost begins to show",
+    )
+    deadline: Duration = Field(
+        default=10.0, gt=0, le=600, description="a look that takes longer counts as hung, and the others go on"
+    )
+    absent_retry: Duration = Field(
+        default=60.0, gt=0, description="no driver or no GPU: how often to look whether there is one now"
+    )
+    field_retry: Duration = Field(
+        default=300.0, gt=0, description="a value that the driver or the card does not support: how often to ask again"
+    )
+    node: str = Field(
+        default="",
+        description="the `node` label; empty means this host's name; in Kubernetes set it from spec.nodeName",
+    )

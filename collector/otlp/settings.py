@@ -10,11 +10,11 @@ class RequestMetricsSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_models: int = Field(default=50, ge=1)
-    max_tenants: int = Field(default=100, ge=1)
-    max_operations: int = Field(default=20, ge=1)
-    max_services: int = Field(default=50, ge=1)
-    max_label_characters: int = Field(default=128, ge=8)
+    max_models: int = Field(default=50, ge=1, description="values of `model`")
+    max_tenants: int = Field(default=100, ge=1, description="values of `tenant`")
+    max_operations: int = Field(default=20, ge=1, description="values of `operation`")
+    max_services: int = Field(default=50, ge=1, description="values of `service`")
+    max_label_characters: int = Field(default=128, ge=8, description="a longer label value is cut")
 
 
 class OtlpSettings(BaseModel):
@@ -22,22 +22,34 @@ class OtlpSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # As it arrives; OTLP exporters send 512 spans at a time, 0.1 to 1 MiB with prompts.
-    max_request_bytes: int = Field(default=16 * MIB, ge=1024)
-    # Decompressed.
-    max_body_bytes: int = Field(default=32 * MIB, ge=1024)
-    # Bodies being decoded or waiting for their commit, all requests together.
-    max_inflight_bytes: int = Field(default=96 * MIB, ge=1024)
-    # A longer attribute is cut, and says so.
-    max_attribute_bytes: int = Field(default=MIB, ge=256)
-    body_timeout_seconds: float = Field(default=30.0, gt=0)
-    commit_timeout_seconds: float = Field(default=30.0, gt=0)
-    retry_after_seconds: float = Field(default=2.0, ge=0)
-    # Asked in this order, the span's attributes before the resource's.
-    tenant_keys: tuple[str, ...] = Field(default=("tenant.id",), min_length=1)
-    # A span from further ahead or back is a broken clock.
-    max_future_seconds: float = Field(default=86_400.0, ge=0)
-    max_age_seconds: float = Field(default=10 * 365.25 * 86_400.0, gt=0)
-    decode_threads: int = Field(default=1, ge=1, le=16)
+    max_request_bytes: int = Field(
+        default=16 * MIB,
+        ge=1024,
+        description="of a request as it arrives; exporters send 512 spans at a time, 0.1 to 1 MiB with prompts",
+    )
+    max_body_bytes: int = Field(default=32 * MIB, ge=1024, description="of a request decompressed")
+    max_inflight_bytes: int = Field(
+        default=96 * MIB, ge=1024, description="bodies being decoded or waiting for their commit, all requests together"
+    )
+    max_attribute_bytes: int = Field(default=MIB, ge=256, description="a longer attribute is cut, and says so")
+    body_timeout_seconds: float = Field(default=30.0, gt=0, description="how long a body may take to arrive")
+    commit_timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="how long a request may wait for its commit; past it the exporter is told to retry",
+    )
+    retry_after_seconds: float = Field(default=2.0, ge=0, description="`Retry-After` of an answer under pressure")
+    tenant_keys: tuple[str, ...] = Field(
+        default=("tenant.id",),
+        min_length=1,
+        description="attributes that name the tenant, asked in this order, the span's before the resource's",
+    )
+    max_future_seconds: float = Field(
+        default=86_400.0, ge=0, description="a span from further ahead is a broken clock, and rejected"
+    )
+    max_age_seconds: float = Field(
+        default=10 * 365.25 * 86_400.0, gt=0, description="a span from further back is a broken clock, and rejected"
+    )
+    decode_threads: int = Field(default=1, ge=1, le=16, description="threads that decode bodies")
     # Labels of the metrics that are counted from requests.
     request_metrics: RequestMetricsSettings = RequestMetricsSettings()
