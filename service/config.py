@@ -1,11 +1,8 @@
 """The one configuration file: every key has a default, every fault is named at once with the fix."""
 
-import difflib
 import ipaddress
 import os
 import re
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +16,7 @@ from collector.otlp.settings import OtlpSettings
 from collector.settings import ScrapeSettings
 from evals.drift.settings import DriftSettings
 from evals.settings import EvalSettings
+from service.config_faults import faults_of
 from store.settings import StoreSettings
 
 ENVIRONMENT_KEYS = ("listen", "otlp_grpc", "otlp_http", "data", "public_url")
@@ -30,8 +28,8 @@ class ConfigError(Exception):
 
 
 def _address(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    host_port = re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):([0-9]{1,5})", value)
+    if host_port is None or int(host_port[2]) > 65535:
         raise ValueError(f"{value!r} is not host:port; write for example '127.0.0.1:8433'")
     return value
 
@@ -62,7 +60,9 @@ class Config(BaseModel):
         default=Path("tidegauge-data"), description="directory that holds tidegauge.duckdb and what belongs to it"
     )
     public_url: str | None = Field(
-        default=None, description="where people reach the console; links start with it; `listen` unless set"
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="where people reach the console; links start with it; `listen` unless set",
     )
     allow_unauthenticated: bool = Field(
         default=False, description="listen beyond this machine although there is no key"
@@ -114,92 +114,59 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     """The configuration in `path` (None: all defaults), with TIDEGAUGE_* on top.  Raises ConfigError."""
     environment = os.environ if environment is None else environment
     name = path.name if path else "environment"
-    document = _read(path) if path else {}
-    document = _expanded(document, environment, name)
-    for key in ENVIRONMENT_KEYS:
-        if f"TIDEGAUGE_{key.upper()}" in environment:
-            document[key] = environment[f"TIDEGAUGE_{key.upper()}"]
+    written = _read(path) if path else {}
+    overrides = {
+        key: f"TIDEGAUGE_{key.upper()}" for key in ENVIRONMENT_KEYS if f"TIDEGAUGE_{key.upper()}" in environment
+    }
+    overriding = {key: environment[variable] for key, variable in overrides.items()}
+    missing: dict[str, str] = {}
+    document = _expanded({**written, **dict.fromkeys(overriding)}, environment, missing) | overriding
     try:
-        return Config.model_validate(document)
+        loaded, faults = Config.model_validate(document), {}
     except ValidationError as error:
-        raise ConfigError(_report(name, error)) from None
+        loaded, faults = None, faults_of(error, Config, {**written, **overriding})
+    faults |= missing
+    if loaded is not None and not faults:
+        return loaded
+    lines = sorted(f"  {overrides.get(where, where) or 'everything'}: {fault}" for where, fault in faults.items())
+    raise ConfigError("\n".join([f"{name}: {len(lines)} problem{'s' if len(lines) > 1 else ''}", *lines]))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; 'tidegauge init' writes one") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8, at byte {error.start}") from None
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path.name}: not YAML{_where(error)}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise ConfigError(f"{path.name}: holds a {type(document).__name__}; write keys, as in 'listen: 127.0.0.1:8433'")
-    return document
+    # A section whose keys are all commented out is an empty one.
+    return {key: value for key, value in document.items() if value is not None}
 
 
-def _expanded(value: Any, environment: Mapping[str, str], name: str, where: str = "") -> Any:
-    """`value` with ${VAR} replaced, and keys that end in _file kept as they are (their owner reads them)."""
+def _where(error: yaml.YAMLError) -> str:
+    """Line and reason, without the line itself: it may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{place}: {getattr(error, 'problem', None) or 'a character that it does not allow'}"
+
+
+def _expanded(value: Any, environment: Mapping[str, str], missing: dict[str, str], where: str = "") -> Any:
+    """`value` with ${VAR} replaced; what is not set is noted in `missing` by its place, and stays."""
     if isinstance(value, dict):
-        return {key: _expanded(item, environment, name, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+        return {key: _expanded(item, environment, missing, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expanded(item, environment, name, f"{where}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, str):
-        missing = [variable for variable in VARIABLE.findall(value) if variable not in environment]
-        if missing:
-            raise ConfigError(f"{name}: 1 problem\n  {where}: ${{{missing[0]}}} is not set in the environment")
-        return VARIABLE.sub(lambda match: environment[match[1]], value)
-    return value
-
-
-def _report(name: str, error: ValidationError) -> str:
-    lines = sorted({_line(dict(item)) for item in error.errors(include_url=False)})
-    return f"{name}: {len(lines)} problem{'s' if len(lines) > 1 else ''}\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def _line(item: Mapping[str, Any]) -> str:
-    location = tuple(part for part in item["loc"] if not (isinstance(part, str) and "[" in part))
-    where = ""
-    for part in location:
-        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
-    if item["type"] == "extra_forbidden":
-        return f"{where}: there is no such key{_nearest(location)}"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    shown = "" if isinstance(item["input"], dict | list) or repr(item["input"]) in message else f"{item['input']!r}: "
-    return f"{where}: {shown}{message}"
-
-
-def _nearest(location: tuple[Any, ...]) -> str:
-    fields = _fields(Config, location[:-1])
-    close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(fields))}" if fields else ""
-
-
-def _fields(model: Any, location: tuple[Any, ...]) -> list[str]:
-    """Names of the keys at a place of the configuration, as far as the types tell."""
-    for part in location:
-        if isinstance(part, int):
-            continue
-        found = model.model_fields.get(part) if _is_model(model) else None
-        if found is None:
-            return []
-        model = _inner(found.annotation)
-    return list(model.model_fields) if _is_model(model) else []
-
-
-def _is_model(candidate: Any) -> bool:
-    return isinstance(candidate, type) and issubclass(candidate, BaseModel)
-
-
-def _inner(annotation: Any) -> Any:
-    """The model inside Optional, list, tuple or Annotated."""
-    if _is_model(annotation):
-        return annotation
-    if typing.get_origin(annotation) in (list, tuple, typing.Union, types.UnionType, Annotated):
-        return next((inner for item in typing.get_args(annotation) if _is_model(inner := _inner(item))), None)
-    return None
+        return [_expanded(item, environment, missing, f"{where}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    unset = sorted({variable for variable in VARIABLE.findall(value) if variable not in environment})
+    if unset:
+        missing[where] = f"{', '.join(f'${{{variable}}}' for variable in unset)} is not set in the environment"
+    return VARIABLE.sub(lambda match: environment.get(match[1], match[0]), value)

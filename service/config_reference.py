@@ -13,15 +13,15 @@ from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 
 from service.config import ENVIRONMENT_KEYS, Config
+from service.config_faults import SHAPES
 
 PAGE = Path("docs/configuration.md")
 COMMAND = "python -m service.config_reference"
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", ByteSize: "size",
          SecretStr: "secret"}  # fmt: skip
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-# What a validator or a piece of a pattern tells about a value, in words.
+# What a validator tells about a value, in a word.
 VALIDATORS = {"seconds": "duration", "_address": "host:port"}
-PATTERNS = {"(ms|s|m|h|d)": "duration", "(KB|MB|GB": "size", "https?://": "URL"}
 SECONDS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 BYTES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 HEAD = """\
@@ -66,7 +66,7 @@ tidegauge.yaml: 2 problems
 
 | | |
 |---|---|
-| duration | `250ms`, `5s`, `1h30m`; also a number of seconds, except in the keys of `alerts` |
+| duration | `250ms`, `5s`, `1h30m`; also a number of seconds; in the keys of `alerts` one number and one unit |
 | size | `16MiB`, `300MB`; also a number of bytes, except in the keys of `store` |
 | list, mapping | as YAML writes them |
 
@@ -171,7 +171,7 @@ def _told(item: Any) -> str | None:
     """What one piece of a field's metadata says about its kind."""
     function = getattr(getattr(item, "func", None), "__name__", "")
     pattern = getattr(item, "pattern", None) or ""
-    return VALIDATORS.get(function) or next((word for piece, word in PATTERNS.items() if piece in pattern), None)
+    return VALIDATORS.get(function) or next((word for piece, (word, _) in SHAPES.items() if piece in pattern), None)
 
 
 def _default(field: FieldInfo) -> str:
