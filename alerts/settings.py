@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from alerts.rules.indicators import HISTOGRAM_OF
 from catalog.family import families
 
 
@@ -76,12 +77,6 @@ class Slo(_Settings):
             near = min(bounds, key=lambda bound: abs(bound - (self.threshold_seconds or 0)))
             raise ValueError(f"threshold_seconds {self.threshold_seconds} is no bucket's bound; the nearest is {near}")
         return self
-
-
-HISTOGRAM_OF = {
-    "time_to_first_token": "gen_ai_client_time_to_first_token_seconds",
-    "duration": "gen_ai_client_operation_duration_seconds",
-}
 
 
 class QualityBound(_Settings):

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from alerts.rule import Case, Rule, Severity
-from alerts.settings import HISTOGRAM_OF, AlertSettings, Slo
+from alerts.rules.indicators import HISTOGRAM_OF
+from alerts.settings import AlertSettings, Slo
 from catalog.duration import seconds
 
 
