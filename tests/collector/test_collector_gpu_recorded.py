@@ -53,6 +53,7 @@ def expected_state(line: dict[str, Any], pcie: dict[str, int]) -> dict[str, Any]
         "processes": len(line["processes"]),
         "clock_event_reasons": json.dumps(BITS[line["clocks_event_reasons"]]),
         "pids": json.dumps([process["pid"] for process in line["processes"]]),
+        "pods": "[]",
     }
     return {name: said.get(name) for name in GPU_STATE.names}
 
