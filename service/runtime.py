@@ -41,6 +41,7 @@ from service.gauges import StoreGauges
 from service.grpc_keys import KeyInterceptor
 from service.incidents import Incidents
 from service.listeners import AddressTaken, HttpListener, bind
+from service.telemetry import FASTAPI
 from service.version import VERSION
 from store.database import Database
 from store.reads import Reads
@@ -193,7 +194,7 @@ class Service:
     async def _listen_otlp_http(self) -> None:
         if self.config.otlp_http == self.config.listen:
             return
-        app = FastAPI(openapi_url=None)
+        app = FastAPI(openapi_url=None, telemetry=FASTAPI)
         app.include_router(otlp_routes(self.receiver))
         app.add_middleware(Guard, gate=self.app.state.gate, public_url=self.config.url())
         try:

@@ -7,6 +7,7 @@ from service.api.guard import Guard
 from service.auth import Gate, KeyStore
 from service.console import pages
 from service.context import Context
+from service.telemetry import FASTAPI
 
 PREFIX = "/api/v1"
 
@@ -25,6 +26,7 @@ def build_api(
         description="Requests to large language models, their scores, drift and incidents.",
         docs_url=None,
         redoc_url=None,
+        telemetry=FASTAPI,
     )
     gate = Gate(keys, required=require_keys, local_token=local_token)
     app.state.gate = gate

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from opentelemetry.sdk.trace import TracerProvider
 
 from service import logs, telemetry
 from service.commands.common import FAILED, OK, ConfigFile, DataDirectory, Json, err, fail, load, out, print_json
@@ -34,7 +35,7 @@ def serve(config: ConfigFile = None, data: DataDirectory = None) -> None:
     logs.configure(loaded.telemetry.log_level)
     provider = telemetry.start(loaded.telemetry.otlp_endpoint)
     try:
-        asyncio.run(_serve(loaded))
+        asyncio.run(_serve(loaded, provider))
     except (AddressTaken, NotSafeToListen, StoreLocked, StoreCorrupt, StoreTooNew) as error:
         fail(f"tidegauge: {error}")
     finally:
@@ -42,7 +43,7 @@ def serve(config: ConfigFile = None, data: DataDirectory = None) -> None:
             provider.shutdown()
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, provider: TracerProvider | None = None) -> None:
     service = Service(config)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -53,6 +54,9 @@ async def _serve(config: Config) -> None:
         err.print(f"Tidegauge serves {config.url()}  (OTLP on {config.otlp_grpc} and {config.otlp_http})")
         await stop.wait()
     finally:
+        if provider is not None:
+            # Own traces may go to this very process: they leave while it still listens.
+            await asyncio.to_thread(provider.shutdown)
         await service.stop()
 
 
