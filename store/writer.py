@@ -45,7 +45,8 @@ OWN_SERVICE = "tidegauge"
 def _only_own_spans(group: Sequence[_Submission]) -> bool:
     """Whether the commit is of Tidegauge's own spans alone; a span for it would be an echo without end."""
     return all(
-        name == "spans" and pc.all(pc.equal(table.column("service"), OWN_SERVICE), min_count=0).as_py()
+        name == "spans"
+        and pc.all(pc.equal(table.column("service"), OWN_SERVICE), skip_nulls=False, min_count=0).as_py()
         for submission in group
         for name, table in submission.tables.items()
     )
