@@ -5,13 +5,14 @@ import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import duckdb
 
 from tests.e2e.service_kit import RunningService
 from tests.e2e.vllm_load import EXTRACTOR, SUPPORT, Traffic
-from tests.e2e.vllm_watch import CONFIRMED, FIRING, INCIDENT, PAGE, PENDING, RESOLVED, SUSPECTED, Watch
+from tests.e2e.vllm_watch import CONFIRMED, FIRING, INCIDENT, PAGE, PENDING, SUSPECTED, Watch
 
 # Engine spans of the last exports may still be on their way.
 PAIRED = 0.98
@@ -142,16 +143,22 @@ def _all_drift(run: Run) -> str:
 
 
 def _alerted(run: Run) -> str:
-    began, first = run.traffic.began["overload"], run.watch.first
-    steps = (PENDING, FIRING, INCIDENT, RESOLVED)
-    found = ", ".join(f"{name} {first[name] - began:+.0f} s" for name in steps if name in first)
-    return _need(all(name in first for name in steps), f"from the overload's start: {found or 'nothing'}")
+    began, calm, first = run.traffic.began["overload"], run.traffic.began["calm"], run.watch.first
+    found = ", ".join(f"{name} {first[name] - began:+.0f} s" for name in (PENDING, FIRING, INCIDENT) if name in first)
+    pages = run.watch.pages()
+    ends = [datetime.fromisoformat(each["ended_at"]).timestamp() for each in pages if each["ended_at"]]
+    found += f", ended {max(ends) - began:+.0f} s" if ends else ""
+    times = f"; {len(pages)} incidents, because it came and went" if len(pages) > 1 else ""
+    seen = all(name in first for name in (PENDING, FIRING, INCIDENT))
+    ended = run.watch.over and max(ends) > calm
+    return _need(seen and ended, f"from the overload's start: {found or 'nothing'}{times}")
 
 
 def _incident(run: Run) -> str:
-    chosen = next((each for each in run.watch.incidents() if each["alertname"] == PAGE), None)
-    if chosen is None:
+    pages = run.watch.pages()
+    if not pages:
         raise NotSo("none")
+    chosen = pages[-1]
     context = run.service.get(f"/api/v1/incidents/{chosen['incident_id']}")["context"]
     queue = max((state["requests_waiting"] or 0 for state in context["engines_at_notification"]), default=0)
     others = Counter(each["alertname"] for each in run.watch.incidents() if each["alertname"] != PAGE)

@@ -13,11 +13,15 @@ PENDING, FIRING, INCIDENT, RESOLVED = "alert pending", "alert firing", "incident
 
 
 class Watch:
-    """`first` holds the unix time at which each fact was first seen; `finding` the expected drift finding."""
+    """`first` holds the unix time at which each fact was first seen; `finding` the expected drift finding.
+
+    `over` says whether there was an incident and none is open.
+    """
 
     def __init__(self, service: RunningService, prometheus_url: str) -> None:
         self.first: dict[str, float] = {}
         self.finding: dict[str, Any] | None = None
+        self.over = False
         self._service = service
         self._prometheus = prometheus_url
 
@@ -48,9 +52,9 @@ class Watch:
         return [name for state, name in (("pending", PENDING), ("firing", FIRING)) if state in states]
 
     def _incidents(self) -> list[str]:
-        incidents = [each for each in self.incidents() if each["alertname"] == PAGE]
-        ended = [each for each in incidents if each["status"] == "resolved"]
-        return [INCIDENT] * bool(incidents) + [RESOLVED] * bool(ended)
+        pages = self.pages()
+        self.over = bool(pages) and all(each["status"] == "resolved" for each in pages)
+        return [INCIDENT] * bool(pages) + [RESOLVED] * self.over
 
     def _drift(self) -> list[str]:
         """The finding's states; kept as it was at its strongest, because it ends with the roll-back."""
@@ -64,6 +68,10 @@ class Watch:
             if name is not None and (name != GONE or self.finding is not None):
                 seen.append(name)
         return seen
+
+    def pages(self) -> list[dict[str, Any]]:
+        """Incidents of the overload."""
+        return [each for each in self.incidents() if each["alertname"] == PAGE]
 
     def incidents(self) -> list[dict[str, Any]]:
         """All incidents."""
