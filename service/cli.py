@@ -1,8 +1,13 @@
 """The command `tidegauge`."""
 
+import logging
+import os
+import sys
+
 import typer
 
 from service.commands import generated, offline, operations, run
+from service.commands.common import USAGE, err
 from service.version import VERSION
 
 app = typer.Typer(
@@ -32,6 +37,25 @@ def version() -> None:
     typer.echo(VERSION)
 
 
+def _run() -> None:
+    """Runs the command.  A file or directory that cannot be used is the user's to mend, and no traceback."""
+    try:
+        app()
+    except OSError as error:
+        if error.filename is None:
+            raise
+        err.print(f"tidegauge: {error.filename}: {error.strerror}", style="red", markup=False, soft_wrap=True)
+        raise SystemExit(USAGE) from None
+
+
 def main() -> None:
     """Entry point."""
-    app()
+    try:
+        _run()
+    except SystemExit as end:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Everything of ours is closed by now.  Taking the interpreter down piece by piece would only make DuckDB's
+        # bindings print a page about types of their own that they did not free.
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
