@@ -51,7 +51,7 @@ def dashboards_build(directory: Out, config: ConfigFile = None, check: Check = F
 def dashboards_push(
     url: Annotated[str, typer.Option("--url", help="Grafana's address.")],
     token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="File with a service account's token.")
+        Path | None, typer.Option("--token-file", exists=True, help="File with a service account's token.")
     ] = None,
     config: ConfigFile = None,
 ) -> None:
@@ -116,9 +116,11 @@ def alerts_backtest(
     settings = load(config).alert_settings()
     end = SystemClock().now()
     try:
-        report = backtest.run_against(
-            prometheus, alerts.build.generated_rules(settings), end - seconds(since), end, STEP_SECONDS
-        )
+        start = end - seconds(since)
+    except ValueError as error:
+        fail(f"--since: {error}")
+    try:
+        report = backtest.run_against(prometheus, alerts.build.generated_rules(settings), start, end, STEP_SECONDS)
     except (backtest.BacktestUnavailableError, ValueError) as error:
         fail(str(error), FAILED)
     if as_json:

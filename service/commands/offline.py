@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from pydantic import ValidationError
 
 from catalog.clock import SystemClock
 from evals import offline, registry
@@ -100,6 +101,8 @@ def drift_run(
         settings = SignalSettings(name=signal, column=f"spans.{signal}", by=tuple(by or ()))
         tables = [compare.signal_table(compare.read_file(path), settings) for path in (reference, current)]
         rows = compare.compare_tables(settings, *tables, rng=np.random.default_rng(0))
+    except ValidationError as error:
+        fail("; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors()))
     except (compare.UnusableFile, ValueError) as error:
         fail(str(error))
     if as_json:

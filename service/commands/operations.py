@@ -34,7 +34,10 @@ def check(
     """
     loaded = load(config)
     if not live:
-        out.print("configuration is valid")
+        if as_json:
+            print_json({"valid": True})
+        else:
+            out.print("configuration is valid")
         return
     targets, silent = live_check.look(loaded)
     if as_json:
@@ -114,7 +117,7 @@ def keys_list(config: ConfigFile = None, data: DataDirectory = None, as_json: Js
         return
     print_table(
         ["id", "role", "tenants", "name", "revoked"],
-        ([r["key_id"], r["role"], r["tenants"], r["name"], r["revoked_at"]] for r in rows),
+        ([r["key_id"], r["role"], ", ".join(r["tenants"] or ()), r["name"], r["revoked_at"]] for r in rows),
     )
 
 
