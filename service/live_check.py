@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,11 @@ from collector.gpu.exposition import GpuExposition
 from collector.gpu.nvml import NvmlSource
 from collector.scrape import Scraper
 from collector.served import Served
+from service import locate
 from service.config import Config
 
 GPM_SECONDS = 0.2
+SERVICE_SECONDS = 10.0
 Exposed = Mapping[str, list[Mapping[str, str]]]
 
 
@@ -37,7 +40,10 @@ class Silent:
 
 
 def look(config: Config) -> tuple[list[dict[str, Any]], list[Silent]]:
-    """Scrapes every target once and reads the GPUs; gives each target's state and the silent queries."""
+    """Scrapes every target once and reads the GPUs; gives each target's state and the silent queries.
+
+    What a running service has counted (requests, scores, drift, itself) is there, too; where none runs it is silent.
+    """
     registry = CollectorRegistry()
     metrics = Instruments(registry)
     served = Served(SystemClock(), config.scrape.staleness(), registry)
@@ -50,10 +56,26 @@ def look(config: Config) -> tuple[list[dict[str, Any]], list[Silent]]:
          "problem": result.error or (result.mapped.plan.reason if result.mapped else "")}
         for result in results
     ]  # fmt: skip
-    return targets, list(_silent(config, exposed(body.decode())))
+    there = exposed(body.decode())
+    for name, labels in _of_running(config).items():
+        there.setdefault(name, []).extend(labels)
+    return targets, list(_silent(config, there))
 
 
-def exposed(text: str) -> Exposed:
+def _of_running(config: Config) -> Exposed:
+    """What the service that has the data directory open serves; nothing if there is none, or it does not answer."""
+    running = locate.find(config.data)
+    if running is None:
+        return {}
+    request = urllib.request.Request(f"{running.url}/metrics", headers={"Authorization": f"Bearer {running.token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=SERVICE_SECONDS) as answer:
+            return exposed(answer.read().decode())
+    except OSError:
+        return {}
+
+
+def exposed(text: str) -> dict[str, list[Mapping[str, str]]]:
     """Label sets by sample name."""
     found: dict[str, list[Mapping[str, str]]] = {}
     for family in text_string_to_metric_families(text):
