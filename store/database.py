@@ -102,5 +102,9 @@ class Database:
         return sum(p.stat().st_size for p in (self.path, self.path.with_name(FILE + ".wal")) if p.exists())
 
     def close(self) -> None:
-        """Checkpoints and closes; may be called twice."""
-        self._connection.close()
+        """Checkpoints and closes; may be called twice.
+
+        A reader that is still at work keeps the file open until it is done; what is committed is safe either way.
+        """
+        with contextlib.suppress(duckdb.Error):
+            self._connection.close()

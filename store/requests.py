@@ -27,6 +27,8 @@ FACTS = (
     "start_time end_time instance " + " ".join(ENGINE_COLUMNS)
 ).split()
 MAX_SPANS_PER_TRACE = 2_000
+# Containment in time is the last resort, and looks at the latest calls of the trace alone.
+MAX_CONTAINMENT = 50
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +70,23 @@ class Trace:
 
     touched: float
     parents: dict[str, str | None] = field(default_factory=dict)
+    children: dict[str, list[str]] = field(default_factory=dict)
     calls: dict[str, Span] = field(default_factory=dict)
+
+    def add(self, span_id: str, parent: str | None) -> Span | None:
+        """Remembers a span; of an endless trace, the last `MAX_SPANS_PER_TRACE`.  Gives the call forgotten for it."""
+        forgotten = None
+        if len(self.parents) >= MAX_SPANS_PER_TRACE:
+            oldest = next(iter(self.parents))
+            siblings = self.children.get(self.parents.pop(oldest) or "", [])
+            if oldest in siblings:
+                siblings.remove(oldest)
+            self.children.pop(oldest, None)
+            forgotten = self.calls.pop(oldest, None)
+        self.parents[span_id] = parent
+        if parent:
+            self.children.setdefault(parent, []).append(span_id)
+        return forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +138,7 @@ class RequestResolver:
             trace = self._traces[trace_id] = Trace(now)
         trace.touched = now
         self._traces.move_to_end(trace_id)
-        if len(trace.parents) >= MAX_SPANS_PER_TRACE:
-            trace.parents.pop(next(iter(trace.parents)))
-        trace.parents[span_id] = row["parent_span_id"]
+        self._forget_response(trace.add(span_id, row["parent_span_id"]))
         if row["kind"] not in CALL_KINDS:
             return None
         span = Span(
@@ -185,14 +201,20 @@ class RequestResolver:
             found.extend(below)
         return found
 
-    def _below(self, span: Span, trace: Trace) -> list[Span]:
-        if len(trace.calls) == 1:
-            return []
-        return [
-            other
-            for other in trace.calls.values()
-            if other is not span and self._nearest_above(other.span_id, trace) is span
-        ]
+    @staticmethod
+    def _below(span: Span, trace: Trace) -> list[Span]:
+        """Calls whose nearest call above is `span`."""
+        found, seen, open_ids = [], {span.span_id}, [span.span_id]
+        while open_ids:
+            for child in trace.children.get(open_ids.pop(), ()):
+                if child in seen:
+                    continue
+                seen.add(child)
+                if child in trace.calls:
+                    found.append(trace.calls[child])
+                else:
+                    open_ids.append(child)
+        return found
 
     def _peers_below(self, span: Span, trace: Trace) -> list[Span]:
         return [other for other in self._below(span, trace) if other.rank == span.rank]
@@ -260,9 +282,13 @@ class RequestResolver:
                 return
             del self._traces[trace_id]
             for span in trace.calls.values():
-                if span.response_id:
-                    left = [other for other in self._by_response[span.response_id] if other is not span]
-                    if left:
-                        self._by_response[span.response_id] = left
-                    else:
-                        del self._by_response[span.response_id]
+                self._forget_response(span)
+
+    def _forget_response(self, span: Span | None) -> None:
+        if span is None or not span.response_id:
+            return
+        left = [other for other in self._by_response[span.response_id] if other is not span]
+        if left:
+            self._by_response[span.response_id] = left
+        else:
+            del self._by_response[span.response_id]

@@ -1,8 +1,9 @@
 """The one writer: many submissions, one transaction at a time, and an answer only after its commit."""
 
+import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class _Submission:
     future: "Future[Committed]"
 
 
-Listener = Callable[[Mapping[str, pa.Table]], None]
+LOG = logging.getLogger(__name__)
 TRACER = trace.get_tracer("tidegauge.store")
 OWN_SERVICE = "tidegauge"
 
@@ -61,16 +62,11 @@ class Writer:
         self._metrics = metrics
         self._settings = settings
         self._queue: queue.Queue[_Submission | None] = queue.Queue(settings.queue_batches)
-        self._listeners: list[Listener] = []
         self._closed = threading.Event()
         self._intake = SpanIntake(self._connection, settings, clock.now())
         self._seq = self._last_seq()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
-
-    def on_commit(self, listener: Listener) -> None:
-        """Calls `listener` with the rows of every commit, by table, from the writer's thread."""
-        self._listeners.append(listener)
 
     def submit(self, batch: Batch) -> "Future[Committed]":
         """Queues `batch`; the future resolves after its commit, or with StoreUnavailable.
@@ -167,9 +163,16 @@ class Writer:
                 connection.rollback()
             raise
         self._seq = seq
-        self._count(committed, began, now)
-        self._tell(committed)
+        self._count_safely(committed, began, now)
         return [Committed(stored, duplicates, seq) for stored, duplicates in results]
+
+    def _count_safely(self, committed: Mapping[str, pa.Table], began: float, now: float) -> None:
+        """Nothing after the commit may make it look as if it had failed."""
+        try:
+            self._count(committed, began, now)
+        except Exception:
+            LOG.exception("commit_not_counted")
+            self._metrics.counters.tidegauge_loop_errors_total.labels(loop="store").inc()
 
     def _count(self, committed: Mapping[str, pa.Table], began: float, now: float) -> None:
         counters = self._metrics.counters
@@ -181,13 +184,6 @@ class Writer:
         if spans is not None and spans.num_rows:
             newest = max(spans.column("end_time").cast(pa.int64()).to_pylist())
             self._metrics.gauges.tidegauge_ingest_lag_seconds.set(max(now - newest / 1e6, 0.0))
-
-    def _tell(self, committed: Mapping[str, pa.Table]) -> None:
-        for listener in self._listeners:
-            try:
-                listener(committed)
-            except Exception:
-                self._metrics.counters.tidegauge_loop_errors_total.labels(loop="commit_listener").inc()
 
     def _last_seq(self) -> int:
         row = self._connection.execute(

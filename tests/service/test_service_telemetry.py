@@ -24,7 +24,6 @@ def test_own_traces_arrive_without_echo(tmp_path: Path) -> None:
             before, began = own_spans(service), time.monotonic()
             time.sleep(6)
             grown, lasted = own_spans(service) - before, time.monotonic() - began
-            assert service.metric("tidegauge_scrape_failures_total") == 0
     # Each scrape gives its own span and one for the commit of its rows; spans about spans would make it grow.
     assert 0 < grown < 10 * lasted
     with duckdb.connect(str(service.data / "tidegauge.duckdb"), read_only=True) as database:

@@ -94,3 +94,9 @@ def test_other_kinds_of_spans_are_no_requests(store: Store) -> None:
 def test_cycle_of_parents_ends(store: Store) -> None:
     store.put("spans", span("a", parent_span_id="b"), span("b", parent_span_id="a"))
     assert len(requests(store)) >= 1
+
+
+def test_endless_trace_costs_what_it_holds_and_no_more(store: Store) -> None:
+    for first in range(0, 20_000, 5_000):
+        store.put("spans", *(span(f"s{index}", parent_span_id="root") for index in range(first, first + 5_000)))
+    assert store.sql("SELECT count(*) FROM requests") == [(20_000,)]

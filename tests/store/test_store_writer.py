@@ -109,7 +109,7 @@ def test_retry_of_a_failed_submission_is_no_duplicate(store: Store) -> None:
 
 def test_full_queue_refuses_at_once(open_store: Callable[..., Store]) -> None:
     store = open_store(queue_batches=2)
-    batch = Batch({"spans": as_table("spans", [span(f"s{index}") for index in range(5000)])})
+    batch = Batch({"spans": as_table("spans", [span(f"s{index}") for index in range(3000)])})
 
     def flood() -> None:
         for _ in range(200):
