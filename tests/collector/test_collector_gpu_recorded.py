@@ -112,7 +112,9 @@ def test_a_reading_comes_back_from_the_database_as_it_was_taken(tmp_path: Path):
     writer.close()
     database.close()
     expected = expected_state(line, {way: line["fields"][f"pcie_count_{way}_bytes"] for way in ("rx", "tx")})
-    whole = {name: value for name, value in expected.items() if name not in ("time", "clock_event_reasons", "pids", "pods")}
+    whole = {
+        name: value for name, value in expected.items() if name not in ("time", "clock_event_reasons", "pids", "pods")
+    }
     assert [{name: row[name] for name in whole} for row in found] == [whole]
 
 
