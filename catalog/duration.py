@@ -25,4 +25,17 @@ def seconds(value: object) -> float:
     raise ValueError(f"{text!r} is no duration; write '1s', '500ms' or '5m'")
 
 
+def spelled(value: float) -> str:
+    """The shortest spelling of seconds, to the millisecond, as `seconds` reads it.
+
+    >>> spelled(5400.0)
+    '1h30m'
+    """
+    milliseconds, text = round(value * 1000), ""
+    for unit in ("d", "h", "m", "s", "ms"):
+        whole, milliseconds = divmod(milliseconds, round(_UNITS[unit] * 1000))
+        text += f"{whole}{unit}" if whole else ""
+    return text or "0s"
+
+
 Duration = Annotated[float, BeforeValidator(seconds)]

@@ -1,46 +1,18 @@
 """Settings of drift detection: which signals are watched, how often, and how many false pages are affordable."""
 
-import re
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
+from catalog.duration import Duration, spelled
 from store.tables import SPANS
 
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 MONTH = 30 * 86400.0
 
 
-def seconds(value: Any) -> Any:
-    """Seconds from `5m`, `1h30m`, `90s` or a plain number; raises ValueError for what is no duration.
-
-    >>> seconds("1h30m")
-    5400.0
-    """
-    if not isinstance(value, str):
-        return value
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdw])", value)
-    if not parts or "".join(number + unit for number, unit in parts) != value.strip():
-        raise ValueError(f"{value!r} is no duration; write 90s, 5m, 1h or 1h30m")
-    return sum(float(number) * UNITS[unit] for number, unit in parts)
-
-
-def duration(value: float) -> str:
-    """The shortest spelling of seconds as `seconds` reads it.
-
-    >>> duration(5400.0)
-    '1h30m'
-    """
-    milliseconds, text = round(value * 1000), ""
-    for unit in ("d", "h", "m", "s", "ms"):
-        whole, milliseconds = divmod(milliseconds, round(UNITS[unit] * 1000))
-        text += f"{whole}{unit}" if whole else ""
-    return text or "0s"
-
-
-Seconds = Annotated[float, BeforeValidator(seconds), PlainSerializer(duration)]
+Seconds = Annotated[Duration, PlainSerializer(spelled)]
 Positive = Annotated[Seconds, Field(gt=0)]
 
 

@@ -5,8 +5,9 @@ import doctest
 import pytest
 from pydantic import ValidationError
 
+from catalog.duration import seconds, spelled
 from evals.drift import frame, settings, statistics
-from evals.drift.settings import DriftSettings, SignalKind, duration, seconds
+from evals.drift.settings import DriftSettings, SignalKind
 
 
 def test_an_empty_mapping_gives_the_contracts_signals_and_budget() -> None:
@@ -23,7 +24,7 @@ def test_an_empty_mapping_gives_the_contracts_signals_and_budget() -> None:
 )
 def test_durations_are_read_and_written(text: str, value: float) -> None:
     assert seconds(text) == value
-    assert seconds(duration(value)) == value
+    assert seconds(spelled(value)) == value
 
 
 def test_durations_survive_a_round_trip_through_json() -> None:
@@ -35,7 +36,7 @@ def test_durations_survive_a_round_trip_through_json() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"window": "5 minutes"}, "is no duration; write 90s"),
+        ({"window": "5 minutes"}, "is no duration; write '1s'"),
         ({"window": 0}, "greater than 0"),
         ({"false_pages_per_30_days": -1}, "greater than or equal to 0"),
         ({"false_pages": 1}, "Extra inputs"),

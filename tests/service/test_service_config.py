@@ -92,7 +92,7 @@ CASES = {
     "empty list": ("evals: {policies: [{evaluators: []}]}", "evals.policies[0].evaluators: is empty"),
     "no number": ("evals: {batch: many}", "evals.batch: 'many' is no whole number"),
     "out of range": ("evals: {batch: 0}", "evals.batch: 0 is not greater than or equal to 1"),
-    "no duration": ("drift: {round: soon}", "drift.round: 'soon' is no duration; write 90s, 5m, 1h or 1h30m"),
+    "no duration": ("drift: {round: soon}", "drift.round: 'soon' is no duration; write '1s', '500ms' or '5m'"),
     "no size": ("store: {memory_limit: big}", "store.memory_limit: 'big' is no size; write for example '300MB'"),
     "no such word": (
         "telemetry: {log_level: loud}",
