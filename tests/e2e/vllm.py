@@ -47,7 +47,7 @@ def main(
 ) -> None:
     """Run a real vLLM on the CPU through to scores, drift and a fired alert."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     began = time.monotonic()
     try:
         found = run(install(cache, console), console)
