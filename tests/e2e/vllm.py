@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alerts.build import build
+from alerts.promtool import BinaryMissingError, binary
 from alerts.settings import AlertSettings
 from tests.binaries import alertmanager, prometheus
 from tests.e2e.service_kit import RunningService, free_ports
@@ -50,8 +51,10 @@ def main(
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     began = time.monotonic()
     try:
+        for program in ("prometheus", "prometheus-alertmanager"):
+            binary(program)  # they are needed only minutes from now
         found = run(install(cache, console), console)
-    except (SetupFailed, EngineFailed, AssertionError) as error:
+    except (BinaryMissingError, SetupFailed, EngineFailed, AssertionError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
