@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -128,16 +129,14 @@ def _findings(found: Iterable[Mapping[str, Any]]) -> RenderableType:
 
 
 def _alerts(alerts: Iterable[Mapping[str, Any]]) -> RenderableType:
-    table = _plain(("alert", "left"), ("severity", "left"), ("started", "left"), ("ended", "left"), ("what", "left"))
+    parts: list[RenderableType] = []
     for item in alerts:
-        table.add_row(
-            item["name"],
-            item["severity"],
-            item["started"][11:19],
-            item["ended"][11:19] if item["ended"] else "still firing",
-            item["summary"] or "",
-        )
-    return table if table.row_count else Text("nothing", style="dim")
+        ended = item["ended"][11:19] if item["ended"] else "now"
+        style = "bold red" if item["severity"] == "page" else "bold"
+        when = f"{item['started'][11:19]} to {ended:<9}{item['severity']:<8}"
+        parts.append(Text.assemble(when, (item["name"], style)))
+        parts.append(Padding(Text(item["summary"] or "", style="dim"), (0, 0, 0, 4)))
+    return Group(*parts) if parts else Text("nothing", style="dim")
 
 
 def _slice(value: Any) -> str:
