@@ -8,10 +8,12 @@ import urllib.request
 from pathlib import Path
 
 import duckdb
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.e2e.service_kit import RunningService
 
+pytestmark = pytest.mark.timeout(400)
 KILLS = 5
 SENDERS = 3
 SPANS_PER_BATCH = 50

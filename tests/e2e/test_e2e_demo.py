@@ -17,6 +17,8 @@ from service.config import Config
 from service.demo import Demo, shipped_recording
 from service.replay.recording import Recording
 
+# The replay takes under a minute on two idle cores; the machine may have other work.
+pytestmark = pytest.mark.timeout(600)
 NEW_PROMPT, ROLLED_BACK, OVERLOAD = 360.2, 600.2, 720.4
 REQUESTS, FAILED, SPANS = 4944, 23, 14_813
 

@@ -10,12 +10,15 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from alerts.build import build
 from alerts.local_prometheus import free_port
 from alerts.settings import AlertSettings
 from tests.binaries import alert_states, alertmanager, local_server, prometheus, wait_for
 from tests.e2e.service_kit import RunningService
 
+pytestmark = pytest.mark.timeout(400)
 SCRAPES = Path(__file__).parents[1] / "data" / "engines" / "vllm-0.32.0"
 PAGE = "LLMEngineQueueLong"
 # From the busy phase through the overload to calm: the last before the queue grows, and the last of all.
