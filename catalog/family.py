@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -36,7 +36,8 @@ class Family:
     `name` is the name as exposed: a counter's ends in `_total`, a histogram's has no suffix.  `unit` is the base
     unit (`seconds`, `bytes`, `ratio`, `tokens`, ...) or empty.  `state` names the column of `engine_state` or
     `gpu_state` that keeps the family's value, where one does (a histogram's is the stem of `_sum` and `_count`).
-    `optional_labels` are there only where the source tells them apart.  `buckets` are upper bounds, without +Inf.
+    `optional_labels` are there only where the source tells them apart.  `values` lists the values that a label can
+    take, where they are known before the first event.  `buckets` are upper bounds, without +Inf.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Family:
     labels: tuple[str, ...]
     help: str
     optional_labels: tuple[str, ...] = ()
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     buckets: tuple[float, ...] = ()
     state: str = ""
 
@@ -62,6 +64,7 @@ def _family(entry: Mapping[str, Any], origin: str) -> Family:
     values["origin"] = Origin(values.get("origin", origin))
     for key in ("labels", "optional_labels", "buckets"):
         values[key] = tuple(values.get(key, ()))
+    values["values"] = {label: tuple(known) for label, known in values.get("values", {}).items()}
     values.setdefault("unit", "")
     return Family(**values)
 

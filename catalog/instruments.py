@@ -8,6 +8,7 @@ A metric's name is written once, in `catalog/families/`; code reaches it as an a
 """
 
 from collections.abc import Callable
+from itertools import product
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -46,6 +47,14 @@ class Instruments:
         self.counters: Namespace[Counter] = Namespace(Kind.COUNTER, self._counter)
         self.gauges: Namespace[Gauge] = Namespace(Kind.GAUGE, self._gauge)
         self.histograms: Namespace[Histogram] = Namespace(Kind.HISTOGRAM, self._histogram)
+
+    def start_at_zero(self) -> None:
+        """Makes the series of counters whose label values are all known: `increase()` misses a counter's birth."""
+        for family in families().values():
+            if family.kind is Kind.COUNTER and family.values and set(family.values) == set(family.labels):
+                counter = getattr(self.counters, family.name)
+                for values in product(*(family.values[label] for label in family.labels)):
+                    counter.labels(*values)
 
     def _counter(self, family: Family) -> Counter:
         return Counter(family.name.removesuffix("_total"), family.help, family.labels, registry=self.registry)

@@ -68,6 +68,7 @@ class Service:
         self.clock = clock or SystemClock()
         self.registry = CollectorRegistry()
         self.metrics = Instruments(self.registry)
+        self.metrics.start_at_zero()
         self.metrics.gauges.tidegauge_build_info.labels(VERSION).set(1)
         self.database = Database(config.data, config.store)
         self.writer = Writer(self.database, self.clock, self.metrics, config.store)
