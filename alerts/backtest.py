@@ -108,6 +108,7 @@ class _Active:
     since: float
     fired: float | None = None
     value: float = math.nan
+    kept_since: float | None = None  # no longer true since then, and fires on for a while
 
 
 def spans_of(rule: GeneratedRule, evaluations: Iterator[tuple[float, Mapping[Labels, float]]]) -> Iterator[AlertSpan]:
@@ -115,11 +116,16 @@ def spans_of(rule: GeneratedRule, evaluations: Iterator[tuple[float, Mapping[Lab
     active: dict[Labels, _Active] = {}
     for now, result in evaluations:
         for labels in [labels for labels in active if labels not in result]:
-            gone = active.pop(labels)
+            gone = active[labels]
+            gone.kept_since = now if gone.kept_since is None else gone.kept_since
+            if gone.fired is not None and now - gone.kept_since < rule.keep_seconds:
+                continue
+            del active[labels]
             if gone.fired is not None:
                 yield _span(rule, labels, gone, now)
         for labels, value in result.items():
             alert = active.setdefault(labels, _Active(now))
+            alert.kept_since = None
             if alert.fired is None and now - alert.since >= rule.hold_seconds:
                 alert.fired, alert.value = now, value
     for labels, alert in active.items():

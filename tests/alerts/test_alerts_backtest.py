@@ -2,6 +2,7 @@
 
 import lzma
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,11 @@ def test_short_overload_of_a_fast_engine_pages_once_time_is_scaled(tmp_path: Pat
     assert all(ended is not None and ended - found.start < 75 for _, ended in pages.values())
 
 
-def test_queue_page_ends_when_the_queue_has_drained(report: BacktestReport) -> None:
-    (page,) = [span for span in report.spans if span.name == "LLMEngineQueueLong"]
+def test_queue_page_ends_when_the_queue_has_drained(tmp_path: Path) -> None:
+    # The recording ends before the minute for which a page fires on.
+    rules = [replace(rule, keep_seconds=0.0) for rule in generated_rules(AlertSettings())]
+    found = backtest.run(_unpacked("production", tmp_path), rules)
+    (page,) = [span for span in found.spans if span.name == "LLMEngineQueueLong"]
     assert page.ended is not None
     assert page.ended - page.started == pytest.approx(105, abs=15)
 
@@ -150,3 +154,19 @@ def _recording(folder: Path, samples: str) -> Path:
     path = folder / "recording.om"
     path.write_text(samples + "# EOF\n")
     return path
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"),
+    [
+        pytest.param(2, [(10.0, 110.0)], id="a short gap is bridged"),
+        pytest.param(4, [(10.0, 60.0), (90.0, 130.0)], id="a long gap ends it"),
+    ],
+)
+def test_a_page_fires_on_for_a_while_as_in_prometheus(gap: int, expected: list[tuple[float, float]]) -> None:
+    labels = frozenset({("model", "m")})
+    there = [True] * 4 + [False] * gap + [True] * 3 + [False] * 10
+    steps = [(10.0 * number, {labels: 1.0} if value else {}) for number, value in enumerate(there)]
+    rule = replace(_rule("x", hold=10.0), keep_seconds=20.0)
+    found = [(span.started, span.ended) for span in backtest.spans_of(rule, iter(steps))]
+    assert found == expected
