@@ -4,7 +4,6 @@ import gzip
 import re
 import subprocess
 from pathlib import Path
-from shutil import which
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -322,7 +321,6 @@ def test_history_takes_moments_in_order_only(history: ExpositionHistory) -> None
         history.add(1_700_000_000.0, [])
 
 
-@pytest.mark.skipif(which("promtool") is None, reason="promtool is not installed")
 def test_promtool_makes_blocks_of_a_history(history: ExpositionHistory, tmp_path: Path) -> None:
     size = history.write(tmp_path / "history.om")
     assert size == (tmp_path / "history.om").stat().st_size
@@ -348,7 +346,6 @@ def test_promtool_makes_blocks_of_a_history(history: ExpositionHistory, tmp_path
     assert dumped.stdout.count('__name__="own_seconds_bucket"') == 15 * len(found)
 
 
-@pytest.mark.skipif(which("promtool") is None, reason="promtool is not installed")
 def test_promtool_finds_no_fault_in_what_is_served(bench: Bench) -> None:
     bench.ingest.ingest(checked("http://a:1"), read(VLLM[40]), bench.clock.now())
     checked_ = subprocess.run(
