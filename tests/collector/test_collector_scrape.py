@@ -363,7 +363,8 @@ async def test_file_sd_is_followed_while_running(hosts: Hosts, tmp_path: Path) -
     steps: list[object] = []
 
     def names() -> list[str]:
-        return [status.name for status in setup.scraper.statuses() if status.up]
+        # On a busy machine a scrape may fail now and then; what was scraped once is listed.
+        return [status.name for status in setup.scraper.statuses() if status.last_success is not None]
 
     def follow() -> bool:
         if not steps and names() == ["one"]:
