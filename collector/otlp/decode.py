@@ -30,6 +30,12 @@ MOVABLE = ("input_messages", "output_messages", "response_schema", "retrieved_do
 SPAN_KINDS = {0: "UNSPECIFIED", 1: "INTERNAL", 2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
 MAX_NS = 2**63 - 1
 STATUS_ERROR = 2
+# What a client says of an answer that has no message in it; one that captures no content says nothing.
+NO_MESSAGES: tuple[Any, ...] = ("[]", [])
+ANSWER_KEYS = frozenset(
+    source.key for source in sources() if source.column == "output_messages" and source.place is Place.ATTRIBUTE
+)
+BROKE_OFF = "no_response"
 
 
 REASONS: Mapping[str, str] = {
@@ -153,6 +159,8 @@ class Decoder:
         row["status"] = "error" if failed else "ok"
         if span.status.message:
             row["status_message"] = span.status.message
+        if not failed and _broke_off(row, attributes):
+            row["status"], row["error_type"] = "error", BROKE_OFF
         # A key that comes twice is against the specification; both values are kept.
         moved = _moved(attributes, row) if len(attributes) == len(pairs) else {}
         kept = as_mapping([(key, self._hidden(key, value)) for key, value in pairs if key not in moved])
@@ -289,6 +297,19 @@ def _rest(span: Span, row: Mapping[str, Any]) -> dict[str, Json]:
     if not span.status.message and row.get("status_message"):
         rest["status_message_from_attribute"] = True
     return {key: value for key, value in rest.items() if value}
+
+
+def _broke_off(row: Mapping[str, Any], attributes: Mapping[str, Any]) -> bool:
+    """Whether a call that claims to be fine had no answer at all.
+
+    The OpenAI instrumentation ends the span of a stream that timed out before its first chunk with status OK and an
+    empty list of messages; the exception is the application's alone.
+    """
+    return (
+        row["kind"] == "llm"
+        and all(row.get(name) is None for name in ("output_messages", "finish_reason", "response_id", "output_tokens"))
+        and any(attributes.get(key) in NO_MESSAGES for key in ANSWER_KEYS)
+    )
 
 
 def _link(link: Span.Link) -> Json:

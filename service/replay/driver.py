@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from service.replay.clock import ReplayClock
-from service.replay.recording import Event, Export, GpuLook, Recording, Scrape
+from service.replay.recording import Event, Export, FailedScrape, GpuLook, Recording, Scrape
 
 # After the last event the service's rounds go on until everything has settled and the windows have closed.
 TAIL_SECONDS = 120.0
@@ -25,8 +25,8 @@ class Stage(Protocol):
     async def export(self, export: Export, at: float, shift: float) -> None:
         """Takes in an OTLP request whose times have to be moved by `shift` seconds."""
 
-    def scrape(self, scrape: Scrape, at: float) -> None:
-        """Takes in a scrape."""
+    def scrape(self, scrape: Scrape | FailedScrape, at: float) -> None:
+        """Takes in a scrape, good or failed."""
 
     def gpu(self, look: GpuLook, at: float) -> None:
         """Takes in a reading of a GPU."""
@@ -90,7 +90,7 @@ class Replay:
         async def act(at: float) -> None:
             if isinstance(event, Export):
                 await stage.export(event, at, self.shift)
-            elif isinstance(event, Scrape):
+            elif isinstance(event, Scrape | FailedScrape):
                 stage.scrape(event, at)
             else:
                 stage.gpu(event, at)

@@ -42,6 +42,15 @@ class Scrape:
 
 
 @dataclass(frozen=True)
+class FailedScrape:
+    """A target that did not answer, and what the recorder said of it."""
+
+    at: float
+    target: str
+    error: str
+
+
+@dataclass(frozen=True)
 class GpuLook:
     """One reading of a GPU."""
 
@@ -49,7 +58,7 @@ class GpuLook:
     reading: Mapping[str, Any]
 
 
-Event = Export | Scrape | GpuLook
+Event = Export | Scrape | FailedScrape | GpuLook
 
 
 @dataclass(frozen=True)
@@ -130,12 +139,18 @@ class Recording:
             except (ValueError, KeyError, TypeError) as error:
                 raise RecordingError(f"{path}: index.jsonl line {number}: {error!r}") from None
 
-    def _scrapes(self) -> Iterator[Scrape]:
+    def _scrapes(self) -> Iterator[Scrape | FailedScrape]:
         for number, entry in self._lines("scrapes.jsonl.xz"):
             target = entry.get("target", self._default_target)
             if target not in self.targets:
                 raise RecordingError(f"scrapes.jsonl.xz line {number}: target {target!r} is not in manifest.json")
-            yield Scrape(float(entry["unix_seconds"]), str(target), entry["text"])
+            at = float(entry["unix_seconds"])
+            if isinstance(entry.get("text"), str):
+                yield Scrape(at, str(target), entry["text"])
+            elif "error" in entry:
+                yield FailedScrape(at, str(target), str(entry["error"])[:300])
+            else:
+                raise RecordingError(f"scrapes.jsonl.xz line {number}: has neither text nor error")
 
     def _gpu_looks(self) -> Iterator[GpuLook]:
         # A card that was recorded on its own has a start of its own: it is laid beside the rest.

@@ -10,7 +10,7 @@ from collector.gpu.recorded import recorded_reading
 from collector.otlp.outcome import Outcome, Signal
 from collector.targets import checked
 from service.replay.driver import Round
-from service.replay.recording import Export, GpuLook, Recording, Scrape
+from service.replay.recording import Export, FailedScrape, GpuLook, Recording, Scrape
 from service.runtime import Service
 
 SCORE_EVERY_SECONDS = 5.0
@@ -77,9 +77,13 @@ class ServiceStage:
         if outcome.outcome is not Outcome.ACCEPTED:
             self.refused[outcome.outcome.value] = self.refused.get(outcome.outcome.value, 0) + 1
 
-    def scrape(self, scrape: Scrape, at: float) -> None:
+    def scrape(self, scrape: Scrape | FailedScrape, at: float) -> None:
         """Takes in a scrape the way the scraper does."""
-        result = self._service.scraper.ingest.ingest(self._targets[scrape.target], scrape.text, at)
+        ingest, target = self._service.scraper.ingest, self._targets[scrape.target]
+        if isinstance(scrape, FailedScrape):
+            ingest.failed(target, "connection", f"targets: {target.name}: {scrape.error}", at)
+            return
+        result = ingest.ingest(target, scrape.text, at)
         if result.rows is not None and result.rows.num_rows:
             self._service.engine_rows(result.rows)
 

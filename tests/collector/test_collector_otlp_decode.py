@@ -191,6 +191,31 @@ def test_an_exception_names_the_error_only_on_a_span_that_failed() -> None:
     assert (row(made)["error_type"], row(made)["status"]) == ("B", "error")
 
 
+BROKEN_STREAM = {"gen_ai.operation.name": "chat", "gen_ai.is_streaming": True, "gen_ai.output.messages": "[]"}
+
+
+def test_a_stream_that_broke_off_before_its_first_chunk_has_failed_whatever_its_span_says() -> None:
+    # As opentelemetry-instrumentation-openai ends it: status OK, no response, an empty list of messages.
+    found = row(request(BROKEN_STREAM))
+    assert (found["status"], found["error_type"]) == ("error", "no_response")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"gen_ai.response.finish_reasons": ["stop"]}, id="an answer of no words"),
+        pytest.param({"gen_ai.response.id": "x"}, id="a response"),
+        pytest.param({"gen_ai.usage.output_tokens": 0}, id="its tokens"),
+    ],
+)
+def test_an_empty_answer_that_arrived_is_no_failure(more: dict[str, Any]) -> None:
+    assert row(request(BROKEN_STREAM | more))["status"] == "ok"
+
+
+def test_a_client_that_captures_no_content_does_not_fail() -> None:
+    assert row(request({"gen_ai.operation.name": "chat"}))["status"] == "ok"
+
+
 def test_feature_flags_are_read_from_their_events() -> None:
     made = request()
     event = made.resource_spans[0].scope_spans[0].spans[0].events.add(name="feature_flag.evaluation")

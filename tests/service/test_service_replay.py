@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.replay.driver import TAIL_SECONDS, Replay, Round
-from service.replay.recording import Export, GpuLook, Recording, RecordingError, Scrape
+from service.replay.recording import Export, FailedScrape, GpuLook, Recording, RecordingError, Scrape
 
 STARTED = 1_700_000_000.0
 
@@ -70,7 +70,7 @@ class Diary:
         assert at == export.at + shift
         self.note("export", at)
 
-    def scrape(self, scrape: Scrape, at: float) -> None:
+    def scrape(self, scrape: Scrape | FailedScrape, at: float) -> None:
         self.note("scrape", at)
 
     def gpu(self, look: GpuLook, at: float) -> None:
@@ -124,6 +124,11 @@ def test_a_card_recorded_at_another_time_is_laid_beside_the_rest(tmp_path: Path)
     assert [event.at for event in Recording(directory).events()] == [STARTED + 2.0]
 
 
+def test_scrape_that_failed_is_replayed_as_a_failed_scrape(tmp_path: Path) -> None:
+    directory = write(tmp_path / "r", scrapes=[{"unix_seconds": STARTED, "error": "timed out"}])
+    assert list(Recording(directory).events()) == [FailedScrape(STARTED, "engine", "timed out")]
+
+
 BROKEN = {
     "no manifest": (
         None,
@@ -136,6 +141,10 @@ BROKEN = {
         r"index\.jsonl line 1: KeyError\('0009\.pb'\)",
     ),
     "no time": ({"index": [{"file": "0000.pb"}]}, r"index\.jsonl line 1: KeyError\('unix_seconds'\)"),
+    "scrape of nothing": (
+        {"scrapes": [{"unix_seconds": STARTED}]},
+        r"scrapes\.jsonl\.xz line 1: has neither text nor error",
+    ),
     "unknown target": (
         {"scrapes": [{"unix_seconds": STARTED, "target": "x", "text": ""}]},
         r"scrapes\.jsonl\.xz line 1: target 'x' is not in manifest\.json",
