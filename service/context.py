@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from catalog.clock import Clock
 from catalog.instruments import Instruments
 from store.reads import Reads
@@ -25,7 +23,6 @@ class Context:
     writer: Writer
     clock: Clock
     metrics: Instruments
-    registry: CollectorRegistry
     public_url: str
     version: str
     render_metrics: Callable[[str], tuple[bytes, str]]

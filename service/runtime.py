@@ -117,7 +117,6 @@ class Service:
             writer=self.writer,
             clock=self.clock,
             metrics=self.metrics,
-            registry=self.registry,
             public_url=self.config.url(),
             version=VERSION,
             render_metrics=self.served.render,

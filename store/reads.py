@@ -11,10 +11,8 @@ import pyarrow as pa
 
 from store.database import Database
 from store.scope import (
-    ALIASES,
     DIMENSIONS,
     EVERYTHING,
-    REQUEST_FILTERS,
     SCORE_ALIASES,
     SCORE_FILTERS,
     Scope,
@@ -25,20 +23,6 @@ from store.scope import (
 )
 from store.tables import SCORES, SPANS, TIME
 
-SORTS = {
-    "newest": "start_time DESC, span_id",
-    "oldest": "start_time, span_id",
-    "time_to_first_token": "coalesce(time_to_first_token_s, engine_time_to_first_token_s) DESC NULLS LAST, span_id",
-    "duration": "duration_s DESC, span_id",
-    "output_tokens": "output_tokens DESC NULLS LAST, span_id",
-    "cost": "cost_usd DESC NULLS LAST, span_id",
-}
-# Content is large and private: a list shows the rest.
-LISTED = [
-    name
-    for name in SPANS.names
-    if name not in {"input_messages", "output_messages", "retrieved_documents", "attributes", "response_schema"}
-]
 JSON_COLUMNS = frozenset(
     "input_messages output_messages retrieved_documents feature_flags attributes slice_values evidence labels "
     "annotations context details stream clock_event_reasons pids pods response_schema".split()
@@ -98,19 +82,6 @@ class Reads:
         return self._arrow(sql.replace("{dimensions}", "".join(", " + item for item in expressions)), parameters)
 
     # --- requests ---------------------------------------------------------------------------------------------------
-
-    def requests(
-        self, scope: Scope, selection: Selection, *, sort: str = "newest", limit: int = 100, offset: int = 0
-    ) -> list[dict[str, Any]]:
-        """Requests without their content.  Raises UnknownFilter."""
-        if sort not in SORTS:
-            raise UnknownFilter(f"sort={sort!r} is not known; there are {', '.join(sorted(SORTS))}")
-        condition, parameters = where(scope, selection, time="start_time", allowed=REQUEST_FILTERS, aliases=ALIASES)
-        sql = (
-            f"SELECT {', '.join(LISTED)} FROM requests WHERE {condition} ORDER BY {SORTS[sort]}"
-            " LIMIT $limit OFFSET $offset"
-        )
-        return self._fetch(sql, {**parameters, "limit": limit, "offset": offset})
 
     def trace(self, scope: Scope, trace_id: str) -> list[dict[str, Any]]:
         """All spans of a trace with content, oldest first; empty if there is none or it is another tenant's.

@@ -132,7 +132,7 @@ def world(directory: Path) -> Iterator[World]:
     database = Database(directory, StoreSettings(threads=1))
     writer = Writer(database, clock, metrics, StoreSettings())
     context = Context(
-        reads=Reads(database), writer=writer, clock=clock, metrics=metrics, registry=registry, public_url=ADDRESS,
+        reads=Reads(database), writer=writer, clock=clock, metrics=metrics, public_url=ADDRESS,
         version="9.9", render_metrics=lambda accept: (generate_latest(registry), "text/plain; version=0.0.4"),
         targets=lambda: [{"name": TARGET, "url": f"http://{TARGET}/metrics", "labels": {}, "up": True}],
         gpus=list, evaluators=lambda: [{"name": "refusal", "version": "1"}], signals=lambda: [{"name": "refusal"}],
