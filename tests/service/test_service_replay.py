@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.replay.driver import TAIL_SECONDS, Replay, Round
 from service.replay.recording import Export, FailedScrape, GpuLook, Recording, RecordingError, Scrape
+from service.replay.stage import TimeShift
 
 STARTED = 1_700_000_000.0
 
@@ -166,3 +168,13 @@ def test_truncated_file_is_refused_with_its_name(tmp_path: Path, name: str) -> N
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(RecordingError, match=name.replace(".", r"\.")):
         Recording(directory)
+
+
+def test_every_time_of_an_export_is_moved_alike() -> None:
+    request = ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add(start_time_unix_nano=10, end_time_unix_nano=30)
+    span.events.add(time_unix_nano=20)
+    shift = TimeShift()
+    shift.nanoseconds = 1_000
+    shift(request)
+    assert (span.start_time_unix_nano, span.events[0].time_unix_nano, span.end_time_unix_nano) == (1_010, 1_020, 1_030)
