@@ -22,7 +22,8 @@ from collector.gpu.collector import GpuCollector, host_node
 from collector.gpu.nvml import NvmlSource
 from collector.otlp.grpc import AddressInUseError, GrpcServer
 from collector.otlp.http import router as otlp_routes
-from collector.otlp.receiver import TraceReceiver, Transform
+from collector.otlp.receiver import OtlpReceiver
+from collector.otlp.traces import Transform
 from collector.request_metrics import RequestMetrics
 from collector.scrape import Scraper
 from collector.served import Served
@@ -92,9 +93,7 @@ class Service:
         self.scraper = Scraper(config.scrape, self.served, EngineStates(), self.engine_rows, clock, metrics)
         source = NvmlSource(pynvml, config.gpu, host_node(config.gpu))
         self.gpu = GpuCollector(config.gpu, source, self.writer, clock, metrics)
-        self.receiver = TraceReceiver(
-            config.otlp, self.writer.submit, clock, metrics, _user_key(config.data), transform
-        )
+        self.receiver = OtlpReceiver(config.otlp, self.writer.submit, clock, metrics, _user_key(config.data), transform)
 
     def _evals(self) -> None:
         config, clock, metrics = self.config, self.clock, self.metrics

@@ -11,7 +11,7 @@ from google.rpc.status_pb2 import Status
 from collector.otlp.http import success
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import PROTOBUF
-from collector.otlp.receiver import TraceReceiver
+from collector.otlp.receiver import OtlpReceiver
 
 TRANSPORT = "grpc"
 SERVICES: Mapping[Signal, str] = {
@@ -39,7 +39,7 @@ class GrpcServer:
     """The gRPC listener; `start` and `stop` may be called twice, and `stop` before `start`."""
 
     def __init__(
-        self, receiver: TraceReceiver, address: str, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+        self, receiver: OtlpReceiver, address: str, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
     ) -> None:
         self._receiver = receiver
         self._address = address
@@ -78,14 +78,14 @@ class GrpcServer:
             await server.stop(grace_seconds)
 
 
-def _handler(receiver: TraceReceiver, signal: Signal, service: str) -> grpc.GenericRpcHandler:
+def _handler(receiver: OtlpReceiver, signal: Signal, service: str) -> grpc.GenericRpcHandler:
     # Bytes in and out: the receiver parses, so that a malformed message is told and counted as over HTTP.
     method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_export(receiver, signal))
     return grpc.method_handlers_generic_handler(service, {"Export": method})
 
 
 def _export(
-    receiver: TraceReceiver, signal: Signal
+    receiver: OtlpReceiver, signal: Signal
 ) -> Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]:
     async def export(body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         outcome = await receiver.receive(body, PROTOBUF, None, TRANSPORT, signal)

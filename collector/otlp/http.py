@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import ENCODINGS, JSON, PROTOBUF, UnsupportedBodyError, media_type
-from collector.otlp.receiver import TraceReceiver
+from collector.otlp.receiver import OtlpReceiver
 from store.writer import StoreOverloaded
 
 TRANSPORT = "http"
@@ -36,7 +36,7 @@ STATUS: Mapping[Outcome, tuple[int, int]] = {
 }
 
 
-def router(receiver: TraceReceiver, dependencies: Sequence[Any] = ()) -> APIRouter:
+def router(receiver: OtlpReceiver, dependencies: Sequence[Any] = ()) -> APIRouter:
     """Routes for all three signals; `dependencies` are FastAPI's, for who may send."""
     routes = APIRouter(dependencies=list(dependencies), tags=["otlp"])
     for signal in Signal:
@@ -51,7 +51,7 @@ def router(receiver: TraceReceiver, dependencies: Sequence[Any] = ()) -> APIRout
     return routes
 
 
-def _endpoint(receiver: TraceReceiver, signal: Signal) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(receiver: OtlpReceiver, signal: Signal) -> Callable[[Request], Awaitable[Response]]:
     async def export(request: Request) -> Response:
         content_type = request.headers.get("content-type")
         form = _form(content_type)
@@ -74,7 +74,7 @@ def _endpoint(receiver: TraceReceiver, signal: Signal) -> Callable[[Request], Aw
     return export
 
 
-async def _body(request: Request, receiver: TraceReceiver) -> bytes | ExportOutcome:
+async def _body(request: Request, receiver: OtlpReceiver) -> bytes | ExportOutcome:
     """The body, read up to the limits of size and time."""
     limit = receiver.settings.max_request_bytes
     too_large = ExportOutcome(Outcome.TOO_LARGE, f"the request has more than {limit} bytes")

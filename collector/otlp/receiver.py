@@ -1,24 +1,18 @@
-"""The core of the OTLP receivers: bytes in, acknowledged only after the commit.
+"""The frame around the signals' handlers: bounds, decompression, and an answer only after the commit.
 
-Every transport calls `TraceReceiver.receive`, and only translates headers and the outcome.
+Every transport calls `OtlpReceiver.receive`, and only translates headers and the outcome.
 """
 
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import cast
-
-from google.protobuf.message import Message
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
-from collector.otlp.decode import REASONS, Decoded, Decoder
+from collector.otlp.discarded import DiscardHandler
+from collector.otlp.handler import Handler, Submit, Submitted
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import (
     BodyTooLargeError,
@@ -26,19 +20,10 @@ from collector.otlp.parse import (
     UnsupportedBodyError,
     decompress,
     media_type,
-    parse,
 )
 from collector.otlp.settings import OtlpSettings
-from store.batch import Batch, Committed
+from collector.otlp.traces import TraceHandler, Transform
 from store.writer import StoreOverloaded, StoreUnavailable
-
-Submit = Callable[[Batch], "Future[Committed]"]
-Transform = Callable[[ExportTraceServiceRequest], None]
-REQUESTS: Mapping[Signal, type[Message]] = {
-    Signal.TRACES: ExportTraceServiceRequest,
-    Signal.LOGS: ExportLogsServiceRequest,
-    Signal.METRICS: ExportMetricsServiceRequest,
-}
 
 
 class Space:
@@ -61,11 +46,10 @@ class Space:
         self._held = 0
 
 
-class TraceReceiver:
-    """Decodes export requests off the event loop and hands their spans to the store.
+class OtlpReceiver:
+    """Takes export requests within bounds and hands them, off the event loop, to their signal's handler.
 
-    `submit` is the writer's; `key` makes user ids unreadable; `transform` may change a request before it is decoded
-    (the replay moves its times).  Spans received = stored + duplicate + rejected + overloaded + failed.
+    `submit` is the writer's; `key` and `transform` are as in TraceHandler.
     """
 
     def __init__(
@@ -78,17 +62,16 @@ class TraceReceiver:
         transform: Transform | None = None,
     ) -> None:
         self.settings = settings
-        self._submit = submit
-        self._clock = clock
         self._metrics = metrics
-        self._decoder = Decoder(settings, key)
-        self._transform = transform
+        self._handlers: Mapping[Signal, Handler] = {
+            Signal.TRACES: TraceHandler(settings, submit, clock, metrics, key, transform),
+            Signal.LOGS: DiscardHandler(Signal.LOGS, metrics),
+            Signal.METRICS: DiscardHandler(Signal.METRICS, metrics),
+        }
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="otlp-decode")
         self._lock = threading.Lock()
         self._inflight = 0
         self._closed = False
-        for status in ("stored", "duplicate", "rejected", "overloaded", "failed"):
-            metrics.counters.tidegauge_ingest_spans_total.labels(status)
 
     async def receive(
         self,
@@ -152,90 +135,24 @@ class TraceReceiver:
         with self.space() as space:
             space.take(len(body))
             loop = asyncio.get_running_loop()
-            work = self._traces if signal is Signal.TRACES else self._unsupported
-            work_on = partial(work, body, media, content_encoding, signal, space)
-            outcome = await loop.run_in_executor(self._threads, work_on)
-            return outcome if isinstance(outcome, ExportOutcome) else await self._committed(*outcome)
+            done = await loop.run_in_executor(self._threads, self._handle, body, media, content_encoding, signal, space)
+            return await self._committed(done) if isinstance(done, Submitted) else done
 
-    def _open(self, body: bytes, media: str, encoding: str | None, signal: Signal, space: Space) -> Message:
+    def _handle(
+        self, body: bytes, media: str, encoding: str | None, signal: Signal, space: Space
+    ) -> ExportOutcome | Submitted:
         opened = decompress(body, encoding, self.settings.max_body_bytes)
         space.take(max(0, len(opened) - len(body)))
-        return parse(opened, media, REQUESTS[signal])
+        return self._handlers[signal].handle(opened, media)
 
-    def _traces(
-        self, body: bytes, media: str, encoding: str | None, signal: Signal, space: Space
-    ) -> "ExportOutcome | tuple[Decoded, Future[Committed]]":
-        request = cast(ExportTraceServiceRequest, self._open(body, media, encoding, signal, space))
-        if self._transform is not None:
-            self._transform(request)
-        decoded = self._decoder.decode(request, self._clock.now())
-        spans = self._metrics.counters.tidegauge_ingest_spans_total
-        spans.labels("rejected").inc(decoded.rejections())
-        for reason, count in decoded.rejected.items():
-            self._metrics.counters.tidegauge_ingest_rejected_spans_total.labels(reason).inc(count)
-        if not decoded.table.num_rows:
-            return _answer(decoded, None)
-        try:
-            future = self._submit(Batch({"spans": decoded.table}))
-        except Exception as error:
-            status = "overloaded" if isinstance(error, StoreOverloaded) else "failed"
-            spans.labels(status).inc(decoded.table.num_rows)
-            raise
-        # Counted where the commit is, so that a sender who hangs up changes nothing.
-        future.add_done_callback(lambda done: self._count_commit(decoded, done))
-        return decoded, future
-
-    async def _committed(self, decoded: Decoded, future: "Future[Committed]") -> ExportOutcome:
+    async def _committed(self, submitted: Submitted) -> ExportOutcome:
         try:
             async with asyncio.timeout(self.settings.commit_timeout_seconds):
                 # The writer goes on when the sender has gone, or has waited long enough.
-                committed = await asyncio.shield(asyncio.wrap_future(future))
+                committed = await asyncio.shield(asyncio.wrap_future(submitted.future))
         except TimeoutError:
             raise StoreUnavailable("the store did not commit in time") from None
-        return _answer(decoded, committed)
-
-    def _count_commit(self, decoded: Decoded, future: "Future[Committed]") -> None:
-        spans = self._metrics.counters.tidegauge_ingest_spans_total
-        if future.cancelled() or future.exception() is not None:
-            spans.labels("failed").inc(decoded.table.num_rows)
-            return
-        committed = future.result()
-        spans.labels("stored").inc(committed.rows.get("spans", 0))
-        spans.labels("duplicate").inc(committed.duplicates.get("spans", 0))
-        self._metrics.counters.tidegauge_ingest_truncated_attributes_total.inc(decoded.truncated)
-        if decoded.latest_end is not None:
-            self._metrics.gauges.tidegauge_ingest_lag_seconds.set(self._clock.now() - decoded.latest_end)
-
-    def _unsupported(
-        self, body: bytes, media: str, encoding: str | None, signal: Signal, space: Space
-    ) -> ExportOutcome:
-        """Logs and metrics: taken, so that SDKs do not log an error a minute for ever, and not kept, which we say."""
-        request = self._open(body, media, encoding, signal, space)
-        count = _records(request)
-        self._metrics.counters.tidegauge_ingest_discarded_total.labels(signal.value).inc(count)
-        if not count:
-            return ExportOutcome(Outcome.ACCEPTED, signal=signal)
-        message = (
-            f"Tidegauge does not keep OTLP {signal}; send traces alone, or set the SDK's {signal} exporter to none"
-        )
-        return ExportOutcome(Outcome.PARTIAL, message, signal, rejected=count)
-
-
-def _answer(decoded: Decoded, committed: Committed | None) -> ExportOutcome:
-    rejected = decoded.rejections()
-    message = ""
-    if rejected:
-        reasons = "; ".join(f"{count}: {REASONS[reason]}" for reason, count in sorted(decoded.rejected.items()))
-        message = f"{rejected} of {rejected + decoded.table.num_rows} spans rejected: {reasons}"
-    elif decoded.truncated:
-        message = f"{decoded.truncated} attributes were longer than allowed, and cut"
-    return ExportOutcome(
-        Outcome.PARTIAL if rejected else Outcome.ACCEPTED,
-        message,
-        stored=committed.rows.get("spans", 0) if committed else 0,
-        duplicates=committed.duplicates.get("spans", 0) if committed else 0,
-        rejected=rejected,
-    )
+        return submitted.answer(committed)
 
 
 def _failure(error: Exception) -> tuple[Outcome, str]:
@@ -251,17 +168,3 @@ def _failure(error: Exception) -> tuple[Outcome, str]:
         return Outcome.UNAVAILABLE, f"cannot store now: {error}; try again"
     # Nothing that arrives may stop the service; what nobody foresaw is told by its kind, never by its content.
     return Outcome.ERROR, f"internal error: {type(error).__name__}"
-
-
-def _records(request: Message) -> int:
-    if isinstance(request, ExportLogsServiceRequest):
-        return sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
-    if isinstance(request, ExportMetricsServiceRequest):
-        return sum(
-            len(getattr(metric, kind).data_points)
-            for resource in request.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if (kind := metric.WhichOneof("data"))
-        )
-    return 0

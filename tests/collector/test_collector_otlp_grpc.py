@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from catalog.clock import SystemClock
 from catalog.instruments import Instruments
 from collector.otlp.grpc import AddressInUseError, GrpcServer
-from collector.otlp.receiver import TraceReceiver
+from collector.otlp.receiver import OtlpReceiver
 from collector.otlp.settings import OtlpSettings
 from store.batch import Batch, Committed
 from store.writer import StoreOverloaded, StoreUnavailable
@@ -34,7 +34,7 @@ METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 @pytest.fixture
 async def server(store: Store) -> AsyncIterator[GrpcServer]:
-    receiver = TraceReceiver(SMALL, store.writer.submit, FixedClock(), store.metrics, KEY)
+    receiver = OtlpReceiver(SMALL, store.writer.submit, FixedClock(), store.metrics, KEY)
     server = GrpcServer(receiver, "127.0.0.1:0")
     await server.start()
     yield server
@@ -107,7 +107,7 @@ async def test_a_store_that_refuses_tells_when_to_try_again(error: Exception, co
     def submit(batch: Batch) -> "Future[Committed]":
         raise error
 
-    receiver = TraceReceiver(SMALL, submit, FixedClock(), Instruments(CollectorRegistry()), KEY)
+    receiver = OtlpReceiver(SMALL, submit, FixedClock(), Instruments(CollectorRegistry()), KEY)
     server = GrpcServer(receiver, "127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -130,7 +130,7 @@ async def test_logs_are_taken_but_said_not_to_be_kept(server: GrpcServer) -> Non
 
 
 async def test_an_address_that_is_taken_is_told(server: GrpcServer, store: Store) -> None:
-    receiver = TraceReceiver(SMALL, store.writer.submit, FixedClock(), store.metrics, KEY)
+    receiver = OtlpReceiver(SMALL, store.writer.submit, FixedClock(), store.metrics, KEY)
     with socket.create_server(("127.0.0.1", 0)) as other:
         for port in (other.getsockname()[1], server.port):
             second = GrpcServer(receiver, f"127.0.0.1:{port}")
@@ -141,7 +141,7 @@ async def test_an_address_that_is_taken_is_told(server: GrpcServer, store: Store
 
 
 async def test_start_and_stop_may_be_called_twice(store: Store) -> None:
-    receiver = TraceReceiver(SMALL, store.writer.submit, FixedClock(), store.metrics, KEY)
+    receiver = OtlpReceiver(SMALL, store.writer.submit, FixedClock(), store.metrics, KEY)
     server = GrpcServer(receiver, "127.0.0.1:0")
     await server.stop()
     await server.start()
@@ -154,7 +154,7 @@ async def test_start_and_stop_may_be_called_twice(store: Store) -> None:
 
 
 async def test_the_real_grpc_exporter_delivers(store: Store) -> None:
-    receiver = TraceReceiver(OtlpSettings(), store.writer.submit, SystemClock(), store.metrics, KEY)
+    receiver = OtlpReceiver(OtlpSettings(), store.writer.submit, SystemClock(), store.metrics, KEY)
     server = GrpcServer(receiver, "127.0.0.1:0")
     await server.start()
     exporter = OTLPSpanExporter(endpoint=f"127.0.0.1:{server.port}", insecure=True, compression=grpc.Compression.Gzip)

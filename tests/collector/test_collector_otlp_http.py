@@ -36,7 +36,7 @@ from prometheus_client import CollectorRegistry
 from catalog.clock import SystemClock
 from catalog.instruments import Instruments
 from collector.otlp.http import router
-from collector.otlp.receiver import TraceReceiver
+from collector.otlp.receiver import OtlpReceiver
 from collector.otlp.settings import OtlpSettings
 from store.batch import Batch, Committed
 from store.writer import StoreOverloaded, StoreUnavailable
@@ -50,7 +50,7 @@ SMALL = OtlpSettings(
 
 
 @contextmanager
-def serving(receiver: TraceReceiver) -> Iterator[str]:
+def serving(receiver: OtlpReceiver) -> Iterator[str]:
     """The receiver behind uvicorn on a free local port."""
     app = FastAPI()
     app.include_router(router(receiver))
@@ -92,7 +92,7 @@ class Served:
 
 @pytest.fixture
 def served(store: Store) -> Iterator[Served]:
-    receiver = TraceReceiver(SMALL, store.writer.submit, FixedClock(), store.metrics, KEY)
+    receiver = OtlpReceiver(SMALL, store.writer.submit, FixedClock(), store.metrics, KEY)
     with serving(receiver) as url:
         yield Served(url, store.metrics, store)
 
@@ -274,7 +274,7 @@ def test_a_sender_that_hangs_up_changes_nothing(served: Served) -> None:
 
 def test_a_huge_attribute_is_cut_and_says_so(store: Store) -> None:
     settings = OtlpSettings(max_attribute_bytes=1000)
-    receiver = TraceReceiver(settings, store.writer.submit, FixedClock(), store.metrics, KEY)
+    receiver = OtlpReceiver(settings, store.writer.submit, FixedClock(), store.metrics, KEY)
     request = ExportTraceServiceRequest.FromString(production_bodies()[20])
     chat = next(s for r in request.resource_spans for sc in r.scope_spans for s in sc.spans if s.name == "openai.chat")
     chat.attributes.add(key="huge").value.string_value = "x" * 100_000
@@ -336,7 +336,7 @@ def test_a_store_that_refuses_tells_the_sender_to_try_again(
     error: Exception, late: bool, status: int, code: int, outcome: str, spans: str
 ) -> None:
     metrics = Instruments(CollectorRegistry())
-    receiver = TraceReceiver(SMALL, RefusingStore(error, late).submit, FixedClock(), metrics, KEY)
+    receiver = OtlpReceiver(SMALL, RefusingStore(error, late).submit, FixedClock(), metrics, KEY)
     raw = production_bodies()[20]
     with serving(receiver) as url:
         response = httpx.post(url + "/v1/traces", content=raw, headers=PROTOBUF)
@@ -357,7 +357,7 @@ async def test_a_sender_that_goes_before_the_commit_is_still_counted() -> None:
         submitted.set()
         return future
 
-    receiver = TraceReceiver(SMALL, submit, FixedClock(), metrics, KEY)
+    receiver = OtlpReceiver(SMALL, submit, FixedClock(), metrics, KEY)
     raw = production_bodies()[20]
     waiting = asyncio.create_task(receiver.receive(raw, "application/x-protobuf", None, "http"))
     await asyncio.to_thread(submitted.wait, 10)
@@ -372,7 +372,7 @@ async def test_a_sender_that_goes_before_the_commit_is_still_counted() -> None:
 async def test_a_commit_that_takes_too_long_is_not_acknowledged() -> None:
     metrics = Instruments(CollectorRegistry())
     settings = OtlpSettings(commit_timeout_seconds=0.05)
-    receiver = TraceReceiver(settings, lambda batch: Future(), FixedClock(), metrics, KEY)
+    receiver = OtlpReceiver(settings, lambda batch: Future(), FixedClock(), metrics, KEY)
     outcome = await receiver.receive(production_bodies()[20], "application/x-protobuf", None, "http")
     receiver.close()
     assert (outcome.outcome, outcome.retry_after) == ("unavailable", 2.0)
@@ -381,7 +381,7 @@ async def test_a_commit_that_takes_too_long_is_not_acknowledged() -> None:
 async def test_bodies_of_all_requests_together_are_bounded() -> None:
     metrics = Instruments(CollectorRegistry())
     settings = OtlpSettings(max_inflight_bytes=20_000, commit_timeout_seconds=0.5)
-    receiver = TraceReceiver(settings, lambda batch: Future(), FixedClock(), metrics, KEY)
+    receiver = OtlpReceiver(settings, lambda batch: Future(), FixedClock(), metrics, KEY)
     raw = next(raw for raw in production_bodies() if len(raw) > 10_000)
     outcomes = await asyncio.gather(*(receiver.receive(raw, "application/x-protobuf", None, "http") for _ in range(5)))
     receiver.close()
@@ -396,7 +396,7 @@ async def test_bodies_of_all_requests_together_are_bounded() -> None:
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_the_real_http_exporter_delivers(store: Store, compression: str) -> None:
-    receiver = TraceReceiver(OtlpSettings(), store.writer.submit, SystemClock(), store.metrics, KEY)
+    receiver = OtlpReceiver(OtlpSettings(), store.writer.submit, SystemClock(), store.metrics, KEY)
     with serving(receiver) as url:
         exporter = OTLPSpanExporter(endpoint=url + "/v1/traces", compression=Compression(compression))
         provider = TracerProvider(resource=Resource({"service.name": "shop"}))

@@ -1,0 +1,29 @@
+"""What the receiver asks of each signal: bytes in, an answer or a commit to wait for out."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from collector.otlp.outcome import ExportOutcome
+from store.batch import Batch, Committed
+
+Submit = Callable[[Batch], "Future[Committed]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A request that is acknowledged when `future` has its commit; `answer` says with what."""
+
+    future: "Future[Committed]"
+    answer: Callable[[Committed], ExportOutcome]
+
+
+class Handler(Protocol):
+    """Takes the requests of one signal."""
+
+    def handle(self, body: bytes, media: str) -> ExportOutcome | Submitted:
+        """Reads a decompressed body of this media type, in a decoding thread, and counts what becomes of each item.
+
+        Raises MalformedBodyError, and StoreOverloaded or StoreUnavailable if it cannot be stored now.
+        """
