@@ -70,6 +70,20 @@ INGEST = Row(
             next="Spans",
         ),
         rate(
+            "Contents from log records",
+            "What log events say of spans. `unclaimed`: no span came for it; is the application's trace exporter on?",
+            "tidegauge_content_events_total",
+            "outcome",
+            next="Contents that wait for a span",
+        ),
+        timeseries(
+            "Contents that wait for a span",
+            "Log events that came before their span. Steadily high: spans are sampled out, or go elsewhere.",
+            "max(tidegauge_content_waiting)",
+            legend="spans",
+            next="Spans",
+        ),
+        rate(
             "Not kept",
             "Logs and metrics over OTLP that nobody stores here; senders may stop sending them.",
             "tidegauge_ingest_discarded_total",

@@ -16,7 +16,8 @@ from evals.estimates import summarize
 from evals.evaluator import NOT_APPLICABLE, Deferred, Sample, Score, Status, applies, checked, evaluate, failed
 from evals.registry import Configured
 from evals.samples import clean, sample
-from evals.scores import DIMENSIONS, result, score_id, score_table
+from evals.scores import DIMENSIONS, result, score_table
+from store.identity import score_id
 
 BATCH = 500
 CONTENT = {"output", "output_messages", "input_messages"}

@@ -1,6 +1,5 @@
 """Turns scores into rows of the table `scores`."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -9,19 +8,12 @@ import pyarrow as pa
 
 from evals.evaluator import Described, JudgeUse, Score
 from evals.samples import clean
+from store.identity import score_id
 from store.tables import SCORES
 
 MAX_EXPLANATION, MAX_LABEL = 1_000, 100
 DIMENSIONS = "tenant service operation session_id prompt_name prompt_version deployment environment region".split()
 Row = Mapping[str, Any]
-
-
-def score_id(
-    subject_type: str, subject_id: str, evaluator: str, version: str, source: str, source_key: str = "", run: str = ""
-) -> str:
-    """The score's identity: scored again, the same subject has the same one, and the store drops the double."""
-    parts = (subject_type, subject_id, evaluator, version, source, source_key, run)
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def request_subject(row: Row) -> str:

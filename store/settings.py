@@ -33,3 +33,11 @@ class StoreSettings(BaseModel):
     request_window_seconds: float = Field(
         default=300.0, gt=0, description="how long the spans of one call may take to find each other"
     )
+    content_window_seconds: float = Field(
+        default=900.0,
+        gt=0,
+        description="how long what a log record says of a span may wait for it, and how old a span it may still find",
+    )
+    content_waiting: int = Field(
+        default=100_000, ge=1, description="spans for which contents may wait; past it the oldest stay unclaimed"
+    )

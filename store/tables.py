@@ -135,6 +135,29 @@ USAGE = _schema(
     (FLOAT, "cost_usd gpu_seconds energy_joules"),
 )
 
+LOG_RECORDS = _schema(
+    # `observed_time` is null where the record had no time at all, and `time` is that of its arrival.
+    (TIME, "time observed_time"),
+    (TEXT, "record_id trace_id span_id severity"),
+    (WHOLE, "severity_number"),
+    # `attributes` is a JSON object {"log": {...}, "resource": {...}, "scope": {...}, ...}: the rest.
+    (TEXT, "event_name body attributes service instance environment scope tenant"),
+    (WHOLE, "commit_seq"),
+    (TIME, "committed_at"),
+)
+
+# What log records say of spans, until it stands in the span's row.
+SPAN_CONTENTS = _schema(
+    (TEXT, "record_id trace_id span_id response_id tenant"),
+    (TIME, "time"),
+    (WHOLE, "position"),
+    # mode: fill or append; state: waiting (for its span) or applied (kept for a while, see contents.py).
+    (TEXT, "mode state input_messages output_messages retrieved_documents feature_flags response_schema"),
+    (TEXT, "facts"),  # JSON object: column of spans -> value
+    (WHOLE, "commit_seq"),
+    (TIME, "committed_at"),
+)
+
 TABLES: MappingProxyType[str, pa.Schema] = MappingProxyType(
     {
         "spans": SPANS,
@@ -146,5 +169,7 @@ TABLES: MappingProxyType[str, pa.Schema] = MappingProxyType(
         "deployments": DEPLOYMENTS,
         "audit_log": AUDIT_LOG,
         "usage": USAGE,
+        "log_records": LOG_RECORDS,
+        "span_contents": SPAN_CONTENTS,
     }
 )

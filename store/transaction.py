@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from store.contents import ContentIntake
 from store.spans import UPDATE, SpanIntake
 from store.tables import TABLES
 
@@ -19,10 +20,16 @@ class Rows:
     """Collects the rows of a group's submissions, without what is stored already."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, intake: SpanIntake, seq: int, committed_at: float
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        intake: SpanIntake,
+        contents: ContentIntake,
+        seq: int,
+        committed_at: float,
     ) -> None:
         self._connection = connection
         self._intake = intake
+        self.contents = contents
         self.seq = seq
         self.committed_at = committed_at
         self.intake = intake
@@ -46,6 +53,8 @@ class Rows:
     def _fresh(self, name: str, table: pa.Table) -> pa.Table:
         if name == "spans":
             return self._intake.fresh(table)
+        if name in ("log_records", "span_contents"):
+            return self.contents.fresh(name, table)
         if name in KNOWN_ONCE:
             return self._unknown(name, KNOWN_ONCE[name], table)
         return table
@@ -66,10 +75,10 @@ def write(
 ) -> dict[str, pa.Table]:
     """Writes the rows and moves the cursors in the open transaction; gives the rows as written, by table."""
     written = {}
-    for name, table in rows.tables().items():
+    stamped = {name: _stamp(name, table, rows) for name, table in rows.tables().items() if table.num_rows}
+    for name, table in rows.contents.settle(stamped, rows.committed_at).items():
         if table.num_rows == 0:
             continue
-        table = _stamp(name, table, rows)
         if name == "spans":
             table, updates = rows.intake.decide(table, rows.committed_at)
             if updates.num_rows:

@@ -17,6 +17,7 @@ from opentelemetry import trace
 from catalog.clock import Clock
 from catalog.instruments import Instruments
 from store.batch import Batch, Committed, conform
+from store.contents import ContentIntake
 from store.database import Database
 from store.settings import StoreSettings
 from store.spans import SpanIntake
@@ -64,6 +65,7 @@ class Writer:
         self._queue: queue.Queue[_Submission | None] = queue.Queue(settings.queue_batches)
         self._closed = threading.Event()
         self._intake = SpanIntake(self._connection, settings, clock.now())
+        self._contents = ContentIntake(self._connection, settings, metrics, clock.now())
         self._seq = self._last_seq()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -153,8 +155,8 @@ class Writer:
         connection = self._connection
         connection.begin()
         try:
-            with self._intake.transaction():
-                rows = Rows(connection, self._intake, seq, now)
+            with self._intake.transaction(), self._contents.transaction():
+                rows = Rows(connection, self._intake, self._contents, seq, now)
                 results = [rows.take(submission.tables) for submission in group]
                 committed = write(connection, rows, [submission.batch.cursors for submission in group])
                 connection.commit()

@@ -20,13 +20,14 @@ from pydantic import (
 )
 
 from evals.estimates import summarize
-from evals.scores import DIMENSIONS, score_id, score_table
+from evals.scores import DIMENSIONS, score_table
 from service.api.answers import Answer
 from service.api.parameters import Page, Text, Window, filters_of, interval_of, once, paged, position, shown_window
 from service.api.problems import Problem
 from service.auth import Caller, Gate, Role
 from service.context import Context
 from store.batch import Batch
+from store.identity import score_id
 from store.reads_pages import Pages
 from store.scope import EVERYTHING, Scope, Selection
 
