@@ -1,7 +1,7 @@
 """One scrape's text into what is served, what is stored, and what is known of the target; without HTTP."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -83,6 +83,8 @@ class ScrapeIngest:
         self._metrics = metrics
         self._known: dict[str, _Known] = {}
         self._lock = Lock()
+        # For a recorder: target, time, text (None of a failed scrape) and error of each scrape.
+        self.on_scrape: Callable[[Target, float, str | None, str], None] | None = None
 
     def ingest(self, target: Target, text: str, at: float, *, openmetrics: bool | None = None) -> ScrapeResult:
         """Serves what the text says, and gives the rows to store; a text that cannot be read is a failed scrape.
@@ -90,6 +92,8 @@ class ScrapeIngest:
         `at` is the time of the scrape.  `openmetrics` is what the content type says, None if it says nothing.
         """
         known = self._of(target)
+        if self.on_scrape is not None:
+            self.on_scrape(target, at, text, "")
         try:
             scrape = known.parser.parse(text, openmetrics=openmetrics)
         except MalformedExposition as error:

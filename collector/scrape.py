@@ -103,6 +103,8 @@ class Scraper:
         try:
             answer = await fetch(session, target, settings.timeout, settings.max_body)
         except ScrapeFailure as failure:
+            if self.ingest.on_scrape is not None:
+                self.ingest.on_scrape(target, at, None, str(failure))
             result = self.ingest.failed(target, failure.reason, str(failure), at)
         else:
             arguments = (target, answer.text, at)

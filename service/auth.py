@@ -229,6 +229,17 @@ class Gate:
 
         return caller
 
+    def local(self) -> Callable[[Request], Caller]:
+        """For what reads or writes this machine's files: who calls has read the token in the data directory."""
+
+        def caller(request: Request) -> Caller:
+            text = presented(request.headers.get("authorization", ""), request.headers.get("x-api-key", "")) or ""
+            if self._local is None or not hmac.compare_digest(text.encode(), self._local.encode()):
+                raise Problem(403, "Only a command on the service's own machine, over its data directory, may do this.")
+            return Caller(EVERYTHING, Role.ADMIN, "local")
+
+        return caller
+
     def unbound(self, role: Role) -> Callable[[Request], Caller]:
         """Like `dependency`, for what shows all tenants together."""
         given = self.dependency(role)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from service.commands import generated, offline, operations, run
+from service.commands import generated, offline, operations, record, run
 from service.commands.common import USAGE, err
 from service.version import VERSION
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command()(run.serve)
 app.command()(run.demo)
 app.command()(run.init)
+app.command()(record.record)
 app.command()(operations.check)
 app.command()(operations.targets)
 app.add_typer(generated.dashboards_app, name="dashboards")

@@ -31,7 +31,8 @@ from evals.drift.monitor import DriftMonitor
 from evals.judge.client import JudgeClient
 from evals.runner import EvalRunner, judge_tokens_today
 from service import locate
-from service.api.app import build_api
+from service.api import recordings
+from service.api.app import PREFIX, build_api
 from service.api.guard import Guard
 from service.auth import KeyStore
 from service.config import Config, is_loopback
@@ -42,6 +43,8 @@ from service.gauges import StoreGauges
 from service.grpc_keys import KeyInterceptor
 from service.incidents import Incidents
 from service.listeners import AddressTaken, HttpListener, bind
+from service.recordings import Recordings
+from service.replay.recorder import Recorder
 from service.telemetry import FASTAPI
 from service.version import VERSION
 from store.database import Database
@@ -83,6 +86,7 @@ class Service:
         self._warnings: list[str] = []
         self._stopped = False
         self._local_token = locate.new_token()
+        self.recordings = Recordings(self.clock, self._tap)
         self.app = self._app()
         self._grpc = GrpcServer(self.receiver, config.otlp_grpc, [KeyInterceptor(self.app.state.gate)])
 
@@ -131,7 +135,14 @@ class Service:
         self.incidents = Incidents(context)
         app = build_api(context, self.keys, local_token=self._local_token)
         app.include_router(otlp_routes(self.receiver))
+        app.include_router(recordings.router(self.recordings, app.state.gate), prefix=PREFIX)
         return app
+
+    def _tap(self, recorder: Recorder | None) -> None:
+        """Puts a recorder on all that arrives, or takes it off."""
+        self.receiver.on_export = recorder.on_export if recorder else None
+        self.scraper.ingest.on_scrape = recorder.on_scrape if recorder else None
+        self.gpu.on_look = recorder.on_look if recorder else None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -157,6 +168,7 @@ class Service:
         self._spawn("evals", self.runner.run())
         self._spawn("drift", self.drift.run())
         self._spawn("counting", self._every(COUNT_EVERY_SECONDS, "counting", self.counting.step))
+        self._spawn("recordings", self.recordings.run())
         self._spawn("gauges", self._every(GAUGES_EVERY_SECONDS, "gauges", self.gauges.step))
 
     async def stop(self) -> None:
@@ -168,6 +180,7 @@ class Service:
         for listener in self._http:
             await listener.stop()
         await self._grpc.stop()
+        await asyncio.to_thread(self.recordings.stop)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

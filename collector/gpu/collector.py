@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from time import perf_counter
@@ -53,6 +53,8 @@ class GpuCollector:
         self._at: float | None = None
         self._readings: tuple[Reading, ...] = ()
         self._closed = False
+        # For a recorder: what the driver gave, at Unix time.
+        self.on_look: Callable[[Iterable[Reading], float], None] | None = None
         metrics.registry.register(self._exposition)
 
     async def run(self) -> None:
@@ -128,6 +130,8 @@ class GpuCollector:
             # Where GPUs were asked for in so many words, their absence is worth a warning.
             level = logging.WARNING if look.reason and self._settings.enabled is Enabled.TRUE else logging.INFO
             log.log(level, "gpu_collector", extra={"reason": look.reason or "up", "gpus": len(look.readings)})
+        if self.on_look is not None:
+            self.on_look(look.readings, at)
         self._accept(look.readings, at, look.reason)
 
     def _accept(self, readings: Iterable[Reading], at: float, reason: str) -> "Future[Committed] | None":

@@ -1,4 +1,7 @@
-"""Reads the recorded telemetry form (`gpu.jsonl.xz`): one line a reading, with NVML's own names, units and numbers."""
+"""Reads the recorded telemetry form (`gpu.jsonl.xz`): one line a reading.
+
+A line has NVML's own names, units and numbers, or, under `reading`, what `tidegauge record` wrote of a Reading.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +41,8 @@ def recorded_reading(
     Raises ValueError for a line that is not of this form.
     """
     try:
+        if "reading" in line:
+            return _whole(line["reading"])
         return Reading(gpu, node, gpu_model, **_values(line))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a line of recorded GPU telemetry: {error}") from error
@@ -61,3 +66,9 @@ def _values(line: Mapping[str, Any]) -> dict[str, Any]:
     if line.get("processes") is not None:
         values["running"] = tuple(GpuProcess(each["pid"], each.get("used_memory_bytes")) for each in line["processes"])
     return values
+
+
+def _whole(reading: Mapping[str, Any]) -> Reading:
+    running = reading.get("running")
+    made = None if running is None else tuple(GpuProcess(**process) for process in running)
+    return Reading(**{**reading, "running": made})

@@ -72,6 +72,8 @@ class OtlpReceiver:
         self._lock = threading.Lock()
         self._inflight = 0
         self._closed = False
+        # For a recorder: path, media type and body of each request that was taken in.
+        self.on_export: Callable[[str, str, bytes], None] | None = None
 
     async def receive(
         self,
@@ -143,7 +145,10 @@ class OtlpReceiver:
     ) -> ExportOutcome | Submitted:
         opened = decompress(body, encoding, self.settings.max_body_bytes)
         space.take(max(0, len(opened) - len(body)))
-        return self._handlers[signal].handle(opened, media)
+        done = self._handlers[signal].handle(opened, media)
+        if self.on_export is not None:
+            self.on_export(f"/v1/{signal.value}", media, opened)
+        return done
 
     async def _committed(self, submitted: Submitted) -> ExportOutcome:
         try:

@@ -58,11 +58,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
 
 def ask(loaded: config.Config, path: str, **query: str) -> Any:
     """What the running service answers to a GET; an exit with the reason if none runs or it refuses."""
+    return tell(loaded, "GET", path, **query)
+
+
+def tell(loaded: config.Config, method: str, path: str, body: Any = None, **query: str) -> Any:
+    """Like `ask`, for any method, with a JSON body if there is one."""
     running = locate.find(loaded.data)
     if running is None:
         fail(f"no service has {loaded.data} open; start one with 'tidegauge serve'", FAILED)
     url = f"{running.url}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {running.token}"})
+    headers = {"Authorization": f"Bearer {running.token}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
