@@ -88,8 +88,11 @@ def clashes(targets: Iterable[Target]) -> list[str]:
 def targets_in(text: str, *, is_json: bool) -> list[Target]:
     """The targets of a `file_sd` file: Prometheus's groups of `targets` and `labels`, or our own `url` and `labels`.
 
-    Raises ValueError saying which entry is wrong.
+    Raises ValueError saying which entry is wrong.  No text at all is an error: a file that is being written, or torn,
+    looks like that, and must not end every scrape; `[]` says that there are no targets.
     """
+    if not text.strip():
+        raise ValueError("empty: being written, or torn; write [] to say that there are no targets")
     try:
         document = json.loads(text) if is_json else yaml.safe_load(text)
     except json.JSONDecodeError as error:

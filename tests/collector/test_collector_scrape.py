@@ -358,7 +358,12 @@ async def test_file_sd_is_followed_while_running(hosts: Hosts, tmp_path: Path) -
     listed = tmp_path / "t.yaml"
     port = hosts.url.rpartition(":")[2]
     entry = "- {targets: ['127.0.0.1:%s'], labels: {instance: %s, __metrics_path__: /good}}\n"
-    listed.write_text(entry % (port, "one"))
+
+    def write(text: str) -> None:
+        (tmp_path / "new").write_text(text)
+        (tmp_path / "new").rename(listed)
+
+    write(entry % (port, "one"))
     setup = Setup(hosts, file_sd=[str(tmp_path / "*.yaml")], file_sd_refresh=0.05, interval=0.1, timeout=0.1)
     steps: list[object] = []
 
@@ -369,13 +374,13 @@ async def test_file_sd_is_followed_while_running(hosts: Hosts, tmp_path: Path) -
     def follow() -> bool:
         if not steps and names() == ["one"]:
             steps.append("one")
-            listed.write_text(entry % (port, "one") + entry % (port, "two"))
+            write(entry % (port, "one") + entry % (port, "two"))
         elif steps == ["one"] and names() == ["one", "two"]:
             steps.append("both")
-            listed.write_text("[{")
+            write("[{")
         elif len(steps) == 2 and setup.scraper.discovery_errors():
             steps.append(names())
-            listed.write_text(entry % (port, "two"))
+            write(entry % (port, "two"))
         elif len(steps) == 3 and names() == ["two"]:
             steps.append('target="one"' in setup.text())
         return len(steps) == 4

@@ -137,6 +137,8 @@ BROKEN = {
     "url": ("a.yaml", "[{url: 'a:1'}]", "[0]: 'a:1' has no scheme"),
     "twice": ("a.yaml", "[{targets: ['a:1', 'a:1']}]", "are both called 'a:1'"),
     "UTF-8": ("a.yaml", "\udcff", "can't decode byte"),
+    "empty": ("a.yaml", "", "empty: being written, or torn; write [] to say that there are no targets"),
+    "blank": ("a.yaml", " \n", "empty: being written, or torn"),
 }
 
 
@@ -153,6 +155,13 @@ def test_a_broken_file_keeps_its_last_good_version_counts_and_says_why(
     assert error.startswith(f"{folder.path / name}: ")
     assert message in error
     assert error.endswith("; its last good version (1 targets) stays in use")
+
+
+def test_an_empty_list_says_that_there_are_no_targets(folder: Folder) -> None:
+    folder.write("a.yaml", "[{targets: ['a:1']}]")
+    seen = [folder.names()]
+    folder.write("a.yaml", "[]")
+    assert ([*seen, folder.names()], folder.list.errors) == ([["static:1", "a:1"], ["static:1"]], [])
 
 
 def test_broken_json_says_the_line_and_heals(folder: Folder) -> None:
