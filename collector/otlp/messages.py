@@ -3,16 +3,16 @@
 It goes by shape, not by client; the names that clients use are in `catalog/dialects/shapes.toml`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog.dialect import Shape, shapes
-from collector.otlp.attributes import dump
+from collector.otlp.attributes import dump, loads
 
 Message = dict[str, Any]
 MISSING = object()
 MAX_DEPTH = 32
+CLOSING = {"{": "}", "[": "]", '"': '"'}
 
 
 def messages_json(value: Any, role: str, limit: int) -> str | None:
@@ -49,10 +49,14 @@ def documents_json(value: Any) -> str | None:
 
 def parsed(value: Any) -> Any:
     """JSON within a string as data; what is no JSON object, list or string stays what it is."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    # Most texts are no JSON, or JSON that was cut off: no parser has to tell.
+    if not text or CLOSING.get(text[0]) != text[-1]:
         return value
     try:
-        return json.loads(value)
+        return loads(value)
     except (ValueError, RecursionError):
         return value
 
