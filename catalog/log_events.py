@@ -7,6 +7,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
 GENAI = "gen_ai."
 
@@ -34,15 +35,25 @@ class LogEvent:
 
 
 @cache
+def _document() -> dict[str, Any]:
+    return tomllib.loads(files("catalog").joinpath("log_events.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def message_keys() -> frozenset[str]:
+    """Keys of a message's body that the span's column holds."""
+    return frozenset(_document()["message_keys"])
+
+
+@cache
 def log_events() -> Mapping[str, LogEvent]:
     """How a record is read, by the name of its event."""
-    document = tomllib.loads(files("catalog").joinpath("log_events.toml").read_text(encoding="utf-8"))
     found: dict[str, LogEvent] = {}
-    for entry in document["event"]:
-        names = entry.pop("names")
-        fields = {name: tuple(keys) for name, keys in entry.pop("fields", {}).items()}
-        event = LogEvent(read_as=ReadAs(entry.pop("as")), fields=fields, **entry)
-        for name in names:
+    for entry in _document()["event"]:
+        rest = {key: value for key, value in entry.items() if key not in ("names", "as", "fields")}
+        fields = {name: tuple(keys) for name, keys in entry.get("fields", {}).items()}
+        event = LogEvent(read_as=ReadAs(entry["as"]), fields=fields, **rest)
+        for name in entry["names"]:
             if name in found:
                 raise ValueError(f"log_events.toml: {name} is there twice")
             found[name] = event
@@ -50,5 +61,5 @@ def log_events() -> Mapping[str, LogEvent]:
 
 
 def is_genai(event_name: str) -> bool:
-    """Whether an event is one of GenAI's, known here or not."""
-    return event_name.startswith(GENAI) or event_name in log_events()
+    """Whether an event is one of GenAI's, read here or not."""
+    return event_name.startswith(GENAI)

@@ -70,6 +70,21 @@ INGEST = Row(
             next="Spans",
         ),
         rate(
+            "Log records",
+            "By what became of them. `discarded` is what `otlp.logs` leaves out. Next: why.",
+            "tidegauge_ingest_log_records_total",
+            "status",
+            stack=True,
+            next="Log records left out",
+        ),
+        rate(
+            "Log records left out",
+            "`no_trace` and `not_genai` are by configuration; the rest their senders must mend.",
+            "tidegauge_ingest_left_out_log_records_total",
+            "reason",
+            next="Export requests",
+        ),
+        rate(
             "Contents from log records",
             "What log events say of spans. `unclaimed`: no span came for it; is the application's trace exporter on?",
             "tidegauge_content_events_total",

@@ -5,10 +5,11 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pynvml
@@ -97,7 +98,12 @@ class Service:
         self.scraper = Scraper(config.scrape, self.served, EngineStates(), self.engine_rows, clock, metrics)
         source = NvmlSource(pynvml, config.gpu, host_node(config.gpu))
         self.gpu = GpuCollector(config.gpu, source, self.writer, clock, metrics)
-        self.receiver = OtlpReceiver(config.otlp, self.writer.submit, clock, metrics, _user_key(config.data), transform)
+        self.receiver = OtlpReceiver(
+            config.otlp, self.writer.submit, clock, metrics, _user_key(config.data), transform, self._subjects
+        )
+
+    def _subjects(self, traces: Sequence[str], responses: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        return self.reads.query("subjects", traces=list(traces), responses=list(responses))
 
     def _evals(self) -> None:
         config, clock, metrics = self.config, self.clock, self.metrics

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from catalog.dialect import Conversion, Source, spellings
+from catalog.dialect import Conversion, Source, sources, spellings
 from collector.otlp.attributes import dump
 from collector.otlp.messages import documents_json, messages_json, parsed, pick
 
@@ -136,6 +137,18 @@ def hashed(value: Any, key: bytes) -> str:
     """A keyed hash, the same for the same value under the same key: 32 hex digits."""
     text = value if isinstance(value, str) else dump(value)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=16).hexdigest()
+
+
+@cache
+def _user_keys() -> frozenset[str]:
+    return frozenset(source.key for source in sources() if source.conversion is Conversion.HASH)
+
+
+def hidden(key: str, value: Any, secret: bytes) -> Any:
+    """The value of an attribute, hashed if it is the id of a user."""
+    if key not in _user_keys() or value in ("", None):
+        return value
+    return {"$hashed": hashed(value, secret)}
 
 
 _FLAG_VARIANT = ("feature_flag.result.variant", "feature_flag.variant", "feature_flag.result.value")

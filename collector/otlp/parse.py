@@ -140,12 +140,26 @@ def _from_json(body: bytes, message: type[M]) -> M:
 
 
 def _with_ids(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Spans and links: OTLP/JSON writes their ids in hex, where protobuf's JSON has base64."""
+    """Spans, links, log records and exemplars: OTLP/JSON has their ids in hex, where protobuf's JSON has base64."""
     for resource in _list(document, "resourceSpans", "resource_spans"):
         for scope in _list(resource, "scopeSpans", "scope_spans"):
             for span in _list(scope, "spans", "spans"):
                 yield span
                 yield from _list(span, "links", "links")
+    for resource in _list(document, "resourceLogs", "resource_logs"):
+        for scope in _list(resource, "scopeLogs", "scope_logs"):
+            yield from _list(scope, "logRecords", "log_records")
+    for resource in _list(document, "resourceMetrics", "resource_metrics"):
+        for scope in _list(resource, "scopeMetrics", "scope_metrics"):
+            for metric in _list(scope, "metrics", "metrics"):
+                yield from _exemplars(metric)
+
+
+def _exemplars(metric: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for data in metric.values():
+        if isinstance(data, dict):
+            for point in _list(data, "dataPoints", "data_points"):
+                yield from _list(point, "exemplars", "exemplars")
 
 
 def _list(holder: dict[str, Any], *keys: str) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,9 @@ from time import perf_counter
 from catalog.clock import Clock
 from catalog.instruments import Instruments
 from collector.otlp.discarded import DiscardHandler
+from collector.otlp.evaluations import Subjects
 from collector.otlp.handler import Handler, Submit, Submitted
+from collector.otlp.logs import LogHandler
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import (
     BodyTooLargeError,
@@ -46,10 +48,14 @@ class Space:
         self._held = 0
 
 
+def _no_subjects(_: object, __: object) -> tuple[()]:
+    return ()
+
+
 class OtlpReceiver:
     """Takes export requests within bounds and hands them, off the event loop, to their signal's handler.
 
-    `submit` is the writer's; `key` and `transform` are as in TraceHandler.
+    `submit` is the writer's; `key` and `transform` are as in TraceHandler, `subjects` as in LogHandler.
     """
 
     def __init__(
@@ -60,12 +66,13 @@ class OtlpReceiver:
         metrics: Instruments,
         key: bytes,
         transform: Transform | None = None,
+        subjects: Subjects = _no_subjects,
     ) -> None:
         self.settings = settings
         self._metrics = metrics
         self._handlers: Mapping[Signal, Handler] = {
             Signal.TRACES: TraceHandler(settings, submit, clock, metrics, key, transform),
-            Signal.LOGS: DiscardHandler(Signal.LOGS, metrics),
+            Signal.LOGS: LogHandler(settings, submit, clock, metrics, key, subjects),
             Signal.METRICS: DiscardHandler(Signal.METRICS, metrics),
         }
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="otlp-decode")

@@ -1,5 +1,7 @@
 """Settings of the OTLP receivers and of what is counted from requests; every bound has a safe default."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 MIB = 1024 * 1024
@@ -49,6 +51,10 @@ class OtlpSettings(BaseModel):
     )
     max_age_seconds: float = Field(
         default=10 * 365.25 * 86_400.0, gt=0, description="a span from further back is a broken clock, and rejected"
+    )
+    logs: Literal["genai", "traced", "all"] = Field(
+        default="traced",
+        description="which log records are kept: `genai` events alone, those of a trace (`traced`), or `all`",
     )
     decode_threads: int = Field(default=1, ge=1, le=16, description="threads that decode bodies")
     # Labels of the metrics that are counted from requests.

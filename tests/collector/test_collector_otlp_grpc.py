@@ -10,7 +10,7 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
@@ -122,11 +122,12 @@ async def test_a_store_that_refuses_tells_when_to_try_again(error: Exception, co
     assert retry.retry_delay.seconds == 2
 
 
-async def test_logs_are_taken_but_said_not_to_be_kept(server: GrpcServer) -> None:
+async def test_logs_are_taken(server: GrpcServer, store: Store) -> None:
     request = ExportLogsServiceRequest.FromString(body("clients/oai-v2-latest-logs.pb.gz"))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         answer = await LogsServiceStub(channel).Export(request)
-    assert answer.partial_success.rejected_log_records > 0
+    assert answer == ExportLogsServiceResponse()
+    assert store.sql("SELECT count(*) FROM log_records") == [(12,)]
 
 
 async def test_an_address_that_is_taken_is_told(server: GrpcServer, store: Store) -> None:
