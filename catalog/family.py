@@ -37,7 +37,8 @@ class Family:
     unit (`seconds`, `bytes`, `ratio`, `tokens`, ...) or empty.  `state` names the column of `engine_state` or
     `gpu_state` that keeps the family's value, where one does (a histogram's is the stem of `_sum` and `_count`).
     `optional_labels` are there only where the source tells them apart.  `values` lists the values that a label can
-    take, where they are known before the first event.  `buckets` are upper bounds, without +Inf.
+    take, where they are known before the first event.  `buckets` are upper bounds, without +Inf.  Families that name
+    the same `ledger` are moved and read together, so that their sums agree in every scrape.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Family:
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     buckets: tuple[float, ...] = ()
     state: str = ""
+    ledger: str = ""
 
     def exposed(self) -> frozenset[str]:
         """Sample names under which the family appears in the exposition."""

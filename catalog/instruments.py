@@ -7,13 +7,15 @@ A metric's name is written once, in `catalog/families/`; code reaches it as an a
 >>> metrics.counters.tidegauge_ingest_spans_total.labels(status="stored").inc(3)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
 from threading import Lock
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from catalog.family import Family, Kind, families
 
@@ -39,11 +41,30 @@ class Namespace(Generic[M]):
             return self._made[name]
 
 
+class _Ledger(Collector):
+    """Families whose sums agree in every scrape: what moves several of them holds `lock`, and so does a reader."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.lock = Lock()
+
+    def describe(self) -> Iterable[Metric]:
+        """Names are not fixed at registration."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """All of the ledger's families as they stood at one moment."""
+        with self.lock:
+            return list(self.registry.collect())
+
+
 class Instruments:
     """The declared families as live instruments in `registry`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._ledgers: dict[str, _Ledger] = {}
+        self._lock = Lock()
         self.counters: Namespace[Counter] = Namespace(Kind.COUNTER, self._counter)
         self.gauges: Namespace[Gauge] = Namespace(Kind.GAUGE, self._gauge)
         self.histograms: Namespace[Histogram] = Namespace(Kind.HISTOGRAM, self._histogram)
@@ -56,11 +77,25 @@ class Instruments:
                 for values in product(*(family.values[label] for label in family.labels)):
                     counter.labels(*values)
 
+    def ledger(self, name: str) -> Lock:
+        """The lock to hold while families of that ledger are moved together."""
+        return self._ledger(name).lock
+
+    def _ledger(self, name: str) -> _Ledger:
+        with self._lock:
+            if name not in self._ledgers:
+                self._ledgers[name] = _Ledger()
+                self.registry.register(self._ledgers[name])
+            return self._ledgers[name]
+
+    def _home(self, family: Family) -> CollectorRegistry:
+        return self._ledger(family.ledger).registry if family.ledger else self.registry
+
     def _counter(self, family: Family) -> Counter:
-        return Counter(family.name.removesuffix("_total"), family.help, family.labels, registry=self.registry)
+        return Counter(family.name.removesuffix("_total"), family.help, family.labels, registry=self._home(family))
 
     def _gauge(self, family: Family) -> Gauge:
-        return Gauge(family.name, family.help, family.labels, registry=self.registry)
+        return Gauge(family.name, family.help, family.labels, registry=self._home(family))
 
     def _histogram(self, family: Family) -> Histogram:
-        return Histogram(family.name, family.help, family.labels, buckets=family.buckets, registry=self.registry)
+        return Histogram(family.name, family.help, family.labels, buckets=family.buckets, registry=self._home(family))
