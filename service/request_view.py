@@ -14,6 +14,9 @@ AROUND_SECONDS = 30.0
 MAX_TICKS = 900
 MAX_REQUESTS = 20
 MAX_SCORES = 500
+MAX_LOGS = 200
+# A record may be written after its span's end, by a clock that is not quite the span's.
+LOGS_AROUND_SECONDS = 60.0
 # An engine that said nothing for this long before a request is not taken for one that could have served it.
 RECENT_SECONDS = 60.0
 MAXIMA = ("requests_waiting", "requests_running", "kv_cache_usage_ratio")
@@ -56,14 +59,24 @@ def request_view(
     calls = [span for span in spans if span["is_request"]]
     requests = [_request(pages, reads, call, spans, configured, around) for call in calls[:MAX_REQUESTS]]
     scores = reads.scores(scope, Selection({"trace_id": trace_id}), limit=MAX_SCORES)
+    start, end = min(span["start_time"] for span in spans), max(span["end_time"] for span in spans)
+    logs = pages.logs(
+        scope,
+        trace_id,
+        start=start.timestamp() - LOGS_AROUND_SECONDS,
+        end=end.timestamp() + LOGS_AROUND_SECONDS,
+        limit=MAX_LOGS + 1,
+    )
     return {
         "trace_id": trace_id,
-        "start_time": min(span["start_time"] for span in spans),
-        "end_time": max(span["end_time"] for span in spans),
+        "start_time": start,
+        "end_time": end,
         "requests": requests,
         "requests_not_shown": max(len(calls) - MAX_REQUESTS, 0),
         "scores": scores,
         "spans": spans,
+        "logs": logs[:MAX_LOGS],
+        "logs_truncated": len(logs) > MAX_LOGS,
     }
 
 

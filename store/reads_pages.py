@@ -213,6 +213,12 @@ class Pages:
         """The dimensions of a request, or of a trace's first request, that a score can be about."""
         return self._reads.query("subject", tenants=_tenants(scope), trace=trace_id, span=span_id)
 
+    def logs(self, scope: Scope, trace_id: str, *, start: float, end: float, limit: int) -> list[dict[str, Any]]:
+        """Log records of a trace in [start, end], oldest first; for who may see the trace."""
+        return self._reads.query(
+            "trace_logs", tenants=_tenants(scope), trace=trace_id, start=moment(start), end=moment(end), limit=limit
+        )
+
     def gpu_nodes(self, *, start: float, end: float) -> list[str]:
         """Nodes whose GPUs reported in [start, end]."""
         rows = self._reads.query("gpu_nodes", start=moment(start), end=moment(end))
