@@ -70,6 +70,20 @@ INGEST = Row(
             next="Spans",
         ),
         rate(
+            "Redactions",
+            "What was replaced before it was stored, by detector. A step up: a client began to send what it should not.",
+            "tidegauge_redactions_total",
+            "detector",
+            next="Spans",
+        ),
+        rate(
+            "Rows without content",
+            "As `privacy` says for their tenant; their answers cannot be scored.",
+            "tidegauge_content_withheld_total",
+            "capture",
+            next="Spans",
+        ),
+        rate(
             "Log records",
             "By what became of them. `discarded` is what `otlp.logs` leaves out. Next: why.",
             "tidegauge_ingest_log_records_total",

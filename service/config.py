@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from alerts.settings import AlertSettings
 from collector.gpu.settings import GpuSettings
 from collector.otlp.settings import OtlpSettings
+from collector.redaction.settings import PrivacySettings
 from collector.settings import ScrapeSettings
 from evals.drift.settings import DriftSettings
 from evals.settings import EvalSettings
@@ -69,6 +70,7 @@ class Config(BaseModel):
     )
     scrape: ScrapeSettings = ScrapeSettings()
     otlp: OtlpSettings = OtlpSettings()
+    privacy: PrivacySettings = PrivacySettings()
     gpu: GpuSettings = GpuSettings()
     evals: EvalSettings = EvalSettings()
     drift: DriftSettings = DriftSettings()
