@@ -1,13 +1,18 @@
 """Columns of a span, by the tables of `catalog/dialects/`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-from catalog.dialect import Conversion, Place, Source, of_attribute, of_place
-from collector.otlp.conversions import Context, convert
-from collector.otlp.messages import nested
+from catalog.dialect import Place, of_place
+from collector.otlp import plan
+from collector.otlp.conversions import Context
+from collector.otlp.plan import Plan, Shape
 
-Match: TypeAlias = tuple[int, Source, Any]
+# Shapes come from outside: so many plans are kept, and none for what is larger than any client's.
+MAX_PLANS = 1024
+MAX_KEYS = 256
+MAX_CHARACTERS = 8192
+Events = Mapping[str, tuple[int, list[Mapping[str, Any]]]]
 
 
 class Matcher:
@@ -15,17 +20,14 @@ class Matcher:
 
     def __init__(self, tenant_keys: Sequence[str]) -> None:
         self._tenant_keys = tuple(tenant_keys)
+        self._plans: dict[Shape, Plan] = {}
 
     def of_resource(self, attributes: Mapping[str, Any], context: Context) -> dict[str, Any]:
         """What the resource says; a span's own word goes before it."""
-        matches = [
-            (source.order, source, value)
-            for key, value in attributes.items()
-            for source in of_place(Place.RESOURCE, key)
-        ]
-        columns = _decide(matches, attributes, context, {})
-        if "tenant" not in columns and (tenant := self._tenant(attributes)) is not None:
-            columns["tenant"] = tenant
+        columns: dict[str, Any] = {}
+        plan.of_resource(tuple(attributes)).fill(columns, list(attributes.values()), context)
+        if "tenant" not in columns:
+            self._tenant(columns, attributes)
         return columns
 
     def of_span(
@@ -34,7 +36,7 @@ class Matcher:
         span_kind: str,
         scope: str,
         attributes: Mapping[str, Any],
-        events: Mapping[str, tuple[int, list[Mapping[str, Any]]]],
+        events: Events,
         resource: Mapping[str, Any],
         context: Context,
     ) -> dict[str, Any]:
@@ -42,65 +44,51 @@ class Matcher:
 
         `resource` is what `of_resource` gave.
         """
-        matches = _of_attributes(attributes)
-        for place, key in ((Place.NAME, name), (Place.SCOPE, scope), (Place.SPAN_KIND, span_kind)):
-            matches += [(source.order, source, key) for source in of_place(place, key)]
-        for event, (first, details) in events.items():
-            for source in of_place(Place.EVENT, event):
-                matches.append((source.order, source, first if source.conversion is Conversion.EVENT_TIME else details))
-        columns = _decide(matches, attributes, context, resource)
-        if (tenant := self._tenant(attributes)) is not None:
-            columns["tenant"] = tenant
+        columns = dict(resource)
+        self.fill(columns, name, span_kind, scope, attributes, events, context)
         return columns
 
-    def _tenant(self, attributes: Mapping[str, Any]) -> str | None:
+    def fill(
+        self,
+        columns: dict[str, Any],
+        name: str,
+        span_kind: str,
+        scope: str,
+        attributes: Mapping[str, Any],
+        events: Events,
+        context: Context,
+    ) -> Plan:
+        """Sets what a span says, as `of_span`; gives the plan by which it went."""
+        # Most names mean nothing, and would make a shape of each span.
+        shape = Shape(
+            tuple(attributes),
+            name if of_place(Place.NAME, name) else "",
+            span_kind,
+            scope if of_place(Place.SCOPE, scope) else "",
+            tuple([event for event in events if of_place(Place.EVENT, event)]) if events else (),
+        )
+        offers = [*attributes.values(), name, span_kind, scope]
+        for event in shape.events:
+            offers += events[event]
+        found = self._plans.get(shape) or self._planned(shape)
+        found.fill(columns, offers, context)
+        self._tenant(columns, attributes)
+        return found
+
+    def _planned(self, shape: Shape) -> Plan:
+        made = plan.of_span(shape)
+        if (
+            len(shape.keys) + len(shape.events) <= MAX_KEYS
+            and sum(map(len, shape.keys + shape.events)) <= MAX_CHARACTERS
+        ):
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[shape] = made
+        return made
+
+    def _tenant(self, columns: dict[str, Any], attributes: Mapping[str, Any]) -> None:
         for key in self._tenant_keys:
             value = attributes.get(key)
             if value not in (None, "") and isinstance(value, (str, int, float)):
-                return str(value)
-        return None
-
-
-def _of_attributes(attributes: Mapping[str, Any]) -> list[Match]:
-    matches: list[Match] = []
-    flattened: dict[int, tuple[Source, dict[str, Any]]] = {}
-    for key, value in attributes.items():
-        for source in of_attribute(key):
-            if source.place is Place.FLATTENED:
-                flattened.setdefault(source.order, (source, {}))[1][key] = value
-            else:
-                matches.append((source.order, source, value))
-    matches += [(order, source, nested(source.key, values)) for order, (source, values) in flattened.items()]
-    return matches
-
-
-def _decide(
-    matches: list[Match], attributes: Mapping[str, Any], context: Context, resource: Mapping[str, Any]
-) -> dict[str, Any]:
-    """For each column the first source, in their order, that yields a value; else what the resource says."""
-    matches.sort(key=_order)
-    columns: dict[str, Any] = {}
-    for _, source, value in matches:
-        if source.column in columns or not _applies(source, attributes, columns):
-            continue
-        made = convert(source, value, context)
-        if made is not None:
-            columns[source.column] = made
-    for column, value in resource.items():
-        columns.setdefault(column, value)
-    return columns
-
-
-def _order(match: Match) -> int:
-    return match[0]
-
-
-def _applies(source: Source, attributes: Mapping[str, Any], columns: Mapping[str, Any]) -> bool:
-    if source.kinds and columns.get("kind") not in source.kinds:
-        return False
-    if not source.needs:
-        return True
-    present = attributes.get(source.needs)
-    if not source.needs_value:
-        return present is not None
-    return str(present).casefold() == source.needs_value.casefold()
+                columns["tenant"] = str(value)
+                return

@@ -13,10 +13,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from otlp_support import KEY, RECORDED_NOW, comparable, pairs, production_bodies, rebuilt, spans_of
 
 from catalog.dialect import COLUMN_CONVERSIONS, KINDS, VANTAGES, Place, of_attribute, shapes, sources, spellings
-from collector.otlp.decode import SCHEMA, WRITERS, Decoder
+from collector.otlp.decode import Decoder
 from collector.otlp.messages import documents_json, messages_json, nested
 from collector.otlp.parse import JSON, PROTOBUF, BodyTooLargeError, MalformedBodyError, decompress, parse
 from collector.otlp.settings import OtlpSettings
+from collector.otlp.span_rows import SCHEMA, WRITERS
 from store.tables import SPANS
 
 START = int((RECORDED_NOW - 100) * 1e9) + 123
