@@ -61,17 +61,24 @@ class Privacy:
         return table
 
     def _redacted(self, table: pa.Table) -> pa.Table:
+        names = [
+            field.name
+            for field, column in zip(table.schema, table.columns, strict=True)
+            if field.type == pa.string() and field.name not in EXEMPT and column.null_count < len(column)
+        ]
+        if not names:
+            return table
+        # One pass over all columns: compiling the pattern for each would cost more than looking.
+        texts = pa.chunked_array([chunk for name in names for chunk in table.column(name).chunks], pa.string())
+        hits = pc.fill_null(pc.match_substring_regex(texts, self.texts.prefilter), False)
+        if not pc.any(hits, min_count=0).as_py():
+            return table
         found: Counter[str] = Counter()
-        for index, field in enumerate(table.schema):
-            if field.type != pa.string() or field.name in EXEMPT:
-                continue
-            column = table.column(index)
-            if column.null_count == len(column):
-                continue
-            hit = pc.fill_null(pc.match_substring_regex(column, self.texts.prefilter), False)
-            if not pc.any(hit, min_count=0).as_py():
-                continue
-            table = table.set_column(index, field, self._cleaned(field.name, column, hit, found))
+        for index, name in enumerate(names):
+            hit = hits.slice(index * table.num_rows, table.num_rows)
+            if pc.any(hit, min_count=0).as_py():
+                cleaned = self._cleaned(name, table.column(name), hit, found)
+                table = table.set_column(table.schema.get_field_index(name), name, cleaned)
         for name, count in found.items():
             self._metrics.counters.tidegauge_redactions_total.labels(name).inc(count)
         return table
