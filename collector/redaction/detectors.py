@@ -112,7 +112,9 @@ _END = "(?:[^0-9A-Za-z]|$)"
 DETECTORS: tuple[Detector, ...] = (
     Detector("secret", "|".join(_SECRETS), _SECRET_HINT, "(?:^|[^0-9A-Za-z_])"),
     Detector("secret", r"[^\s\"',;\\]{12,}", _SECRET_KEY, _ASSIGNED, accepts=_assigned),
-    Detector("card", _CARD, f"(?:^|[^0-9]){_CARD}", "(?:^|[^0-9A-Za-z.])", _END, _beginning(_is_card, 13)),
+    Detector(
+        "card", _CARD, "(?:^|[^0-9])[2-6][0-9]{3}[ -]?[0-9]{3}", "(?:^|[^0-9A-Za-z.])", _END, _beginning(_is_card, 13)
+    ),
     Detector("iban", _IBAN, "[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4}", _NO_WORD, _END, _beginning(_is_iban, 15)),
     Detector("email", _EMAIL, "@"),
     # In international form (E.164); a national one cannot be told from other numbers.
