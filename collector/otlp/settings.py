@@ -19,6 +19,22 @@ class RequestMetricsSettings(BaseModel):
     max_label_characters: int = Field(default=128, ge=8, description="a longer label value is cut")
 
 
+class OtlpMetricsSettings(BaseModel):
+    """How many series of OTLP metrics are served, and for how long after their last point."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_series: int = Field(default=20_000, ge=0, description="series of all senders together")
+    max_series_per_service: int = Field(default=5_000, ge=0, description="series of one service of a tenant")
+    max_targets: int = Field(default=2_000, ge=1, description="resources of which `target_info` tells")
+    max_labels: int = Field(default=32, ge=1, description="attributes of a point; one with more is refused")
+    max_label_characters: int = Field(default=256, ge=8, description="a longer label value is cut")
+    max_buckets: int = Field(default=200, ge=1, description="buckets of a histogram; one with more is refused")
+    stale_seconds: float = Field(
+        default=300.0, gt=0, description="a series that does not come for this long is served no more"
+    )
+
+
 class OtlpSettings(BaseModel):
     """What an export request may cost, and how spans are read."""
 
@@ -56,6 +72,8 @@ class OtlpSettings(BaseModel):
         default="traced",
         description="which log records are kept: `genai` events alone, those of a trace (`traced`), or `all`",
     )
+    # Metrics that come over OTLP and are served on /metrics.
+    metrics: OtlpMetricsSettings = OtlpMetricsSettings()
     decode_threads: int = Field(default=1, ge=1, le=16, description="threads that decode bodies")
     # Labels of the metrics that are counted from requests.
     request_metrics: RequestMetricsSettings = RequestMetricsSettings()

@@ -1,0 +1,1 @@
+"""OTLP metrics: read, bounded, and served again to Prometheus."""
