@@ -1,6 +1,7 @@
 """Whether Tidegauge itself can be believed."""
 
 from dashboards.grafana import ANSWERS, Dashboard, Row, Variable, rate, state_timeline, table, timeseries
+from dashboards.itself_arrivals import ARRIVALS
 from dashboards.itself_ingest import INGEST
 from dashboards.itself_scraping import SCRAPING
 from dashboards.itself_store import STORE
@@ -61,5 +62,5 @@ DASHBOARD = Dashboard(
     key="itself",
     description="Whether Tidegauge itself can be believed: what comes in, what is stored, what fails.",
     variables=[Variable("target", "tidegauge_target_up", "target")],
-    rows=[INGEST, STORE, SCRAPING, PARTS],
+    rows=[INGEST, ARRIVALS, STORE, SCRAPING, PARTS],
 )

@@ -9,8 +9,8 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from typing import Any
 from fastapi import Request
 
 from catalog.clock import Clock
+from collector.otlp.sender import Sender
 from service.api.problems import Problem
 from store.scope import EVERYTHING, Scope
 
 FILE = "keys.json"
 PREFIX = "tg"
+# Before the id of a key, in the name of an actor.
+KEY = "key:"
 
 
 class Role(StrEnum):
@@ -71,6 +74,10 @@ class Caller:
     scope: Scope
     role: Role
     actor: str
+
+    def key_id(self) -> str:
+        """The id of the key; `local` for a command on this machine, empty where no key is needed."""
+        return "" if self is ANYBODY else self.actor.removeprefix(KEY)
 
 
 ANYBODY = Caller(EVERYTHING, Role.ADMIN, "anonymous")
@@ -174,19 +181,40 @@ def _parsed(path: Path) -> tuple[Key, ...]:
         raise KeyFileBroken(f"{path.name} cannot be read: {error}") from error
 
 
-def presented(authorization: str, api_key: str) -> str | None:
-    """The key that a request's headers carry: a bearer token, `x-api-key`, or the password of Basic."""
-    if api_key:
-        return api_key
-    scheme, _, value = authorization.strip().partition(" ")
+# Where clients put a key that is no bearer token; Phoenix's has an underscore.
+KEY_HEADERS = ("x-api-key", "api-key", "api_key")
+SCHEMES = ("bearer", "basic")
+
+
+@dataclass(frozen=True)
+class Presented:
+    """The key that a request carries, and the user's name beside it, if it came as Basic."""
+
+    text: str
+    user: str = ""
+
+
+def presented(headers: Mapping[str, str]) -> Presented | None:
+    """The key in a request's headers (or a call's metadata), whose names are in lower case.
+
+    A bearer token, the bare token that Logfire sends, the password of Basic as Langfuse sends its secret key, or one
+    of KEY_HEADERS.
+    """
+    for name in KEY_HEADERS:
+        if headers.get(name):
+            return Presented(headers[name].strip())
+    scheme, _, value = headers.get("authorization", "").strip().partition(" ")
+    if not value:
+        return Presented(scheme) if scheme and scheme.lower() not in SCHEMES else None
     if scheme.lower() == "bearer":
-        return value.strip() or None
+        return Presented(value.strip())
     if scheme.lower() != "basic":
         return None
     try:
-        return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return None
+    return Presented(password, user) if password else None
 
 
 class Gate:
@@ -204,28 +232,32 @@ class Gate:
         """Whether everything is allowed to everybody."""
         return not self._required and (self._keys is None or not self._keys.any())
 
-    def caller(self, authorization: str, api_key: str, role: Role) -> Caller:
-        """Who calls, if they may act in `role`.  Raises Problem 401 or 403."""
+    def caller(self, headers: Mapping[str, str], role: Role) -> Caller:
+        """Who calls, if they may act in `role`; names of headers are in lower case.  Raises Problem 401 or 403."""
         if self.open():
             return ANYBODY
-        text = presented(authorization, api_key)
-        if text is None:
+        given = presented(headers)
+        if given is None:
             raise Problem(401, "Send an API key: Authorization: Bearer …, x-api-key, or as the password of Basic.")
-        if self._local is not None and hmac.compare_digest(text.encode(), self._local.encode()):
+        if self._is_local(given.text):
             return Caller(EVERYTHING, Role.ADMIN, "local")
-        key = self._keys.find(text) if self._keys is not None else None
+        key = self._keys.find(given.text) if self._keys is not None else None
         if key is None:
             raise Problem(401, "The API key is not valid; it may have been revoked.")
         if key.role not in (role, Role.ADMIN):
             raise Problem(403, f"This takes a key of role {role}; key {key.key_id} has role {key.role}.")
-        return Caller(key.scope(), key.role, f"key:{key.key_id}")
+        return Caller(_narrowed(key.scope(), given.user), key.role, f"{KEY}{key.key_id}")
+
+    def sender(self, sender: Sender, headers: Mapping[str, str]) -> Sender:
+        """The sender of telemetry with the key's id and tenants.  Raises Problem 401 or 403."""
+        caller = self.caller(headers, Role.INGEST)
+        return replace(sender, key=caller.key_id(), tenants=caller.scope.tenants)
 
     def dependency(self, role: Role) -> Callable[[Request], Caller]:
         """A FastAPI dependency that gives the caller."""
 
         def caller(request: Request) -> Caller:
-            headers = request.headers
-            return self.caller(headers.get("authorization", ""), headers.get("x-api-key", ""), role)
+            return self.caller(request.headers, role)
 
         return caller
 
@@ -233,12 +265,19 @@ class Gate:
         """For what reads or writes this machine's files: who calls has read the token in the data directory."""
 
         def caller(request: Request) -> Caller:
-            text = presented(request.headers.get("authorization", ""), request.headers.get("x-api-key", "")) or ""
-            if self._local is None or not hmac.compare_digest(text.encode(), self._local.encode()):
+            given = presented(request.headers)
+            if given is None or not self._is_local(given.text):
                 raise Problem(403, "Only a command on the service's own machine, over its data directory, may do this.")
             return Caller(EVERYTHING, Role.ADMIN, "local")
 
         return caller
+
+    def shown_keys(self) -> tuple[dict[str, Any], ...]:
+        """What may be shown of the keys."""
+        return () if self._keys is None else tuple(key.public() for key in self._keys.list())
+
+    def _is_local(self, text: str) -> bool:
+        return self._local is not None and hmac.compare_digest(text.encode("utf-8", "replace"), self._local.encode())
 
     def unbound(self, role: Role) -> Callable[[Request], Caller]:
         """Like `dependency`, for what shows all tenants together."""
@@ -251,3 +290,8 @@ class Gate:
             return found
 
         return caller
+
+
+def _narrowed(scope: Scope, user: str) -> Scope:
+    """A user's name that is one of the key's tenants chooses it; any other name means nothing."""
+    return Scope(frozenset({user})) if scope.tenants is not None and user in scope.tenants else scope

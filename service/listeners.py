@@ -5,13 +5,25 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from catalog.instruments import Instruments
+from collector.otlp.ledger import Ledger
+from collector.otlp.outcome import Outcome
+from collector.otlp.sender import Sender
 from service.config import split_address
 
 BACKLOG = 2048
+MAX_CONNECTIONS = 2000
+# From a connection's first byte, or its opening, to the end of a request's headers.
+HEAD_SECONDS = 20.0
+# How gRPC, and every other HTTP/2 client, begins.
+HTTP2 = b"PRI * HTTP/2"
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class AddressTaken(Exception):
@@ -33,6 +45,79 @@ def bind(address: str) -> socket.socket:
     return listener
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What a listener bounds its connections by, and where it counts those that it closes."""
+
+    listener: str
+    metrics: Instruments
+    ledger: Ledger
+    max_connections: int = MAX_CONNECTIONS
+    head_seconds: float = HEAD_SECONDS
+
+    def closed(self, reason: str) -> None:
+        """A connection was closed: `too_many` or `idle`."""
+        self.metrics.counters.tidegauge_connections_refused_total.labels(self.listener, reason).inc()
+
+    def spoke_http2(self) -> None:
+        """A connection began as gRPC's do."""
+        message = "gRPC was spoken to a port of HTTP/1.1"
+        self.ledger.refused(Sender("http", path="(gRPC)"), Outcome.UNSUPPORTED, message)
+
+
+class _Bounded(HttpToolsProtocol):
+    """Closes connections past a number, and those that are slow to say what they want."""
+
+    watch: Watch
+    _timer: asyncio.TimerHandle | None = None
+    _begun = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Asks nothing of a connection yet but to hurry."""
+        super().connection_made(transport)
+        if len(self.connections) > self.watch.max_connections:
+            self.watch.closed("too_many")
+            transport.write(BUSY)
+            transport.close()
+            return
+        self._hurry()
+
+    def data_received(self, data: bytes) -> None:
+        """Tells a gRPC client's first bytes from a broken request."""
+        if not self._begun and data.startswith(HTTP2):
+            self.watch.spoke_http2()
+        self._begun = True
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A request's first byte, also on a connection that was kept open."""
+        self._hurry()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """From here on the application has its own limits."""
+        self._calm()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        self._calm()
+        super().connection_lost(exc)
+
+    def _hurry(self) -> None:
+        self._calm()
+        self._timer = self.loop.call_later(self.watch.head_seconds, self._too_slow)
+
+    def _calm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self.watch.closed("idle")
+        self.transport.close()
+
+
 class _Server(uvicorn.Server):
     """A server among several: signals are the service's to handle."""
 
@@ -45,11 +130,12 @@ class _Server(uvicorn.Server):
 class HttpListener:
     """An app served on a bound socket."""
 
-    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
+    def __init__(self, app: FastAPI, listener: socket.socket, watch: Watch) -> None:
         self._socket = listener
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=type("Bounded", (_Bounded,), {"watch": watch}),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

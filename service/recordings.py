@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.clock import Clock
-from service.replay.recorder import CannotRecord, Recorder
+from service.replay.recorder import CannotRecord, Clean, Recorder
 
 LOOK_SECONDS = 0.5
 Taps = Callable[[Recorder | None], None]
@@ -17,8 +17,9 @@ Taps = Callable[[Recorder | None], None]
 class Recordings:
     """Starts, follows and ends the recording; `tap` puts a recorder on what arrives, or takes it off."""
 
-    def __init__(self, clock: Clock, tap: Taps) -> None:
+    def __init__(self, clock: Clock, tap: Taps, clean: Clean) -> None:
         self._clock = clock
+        self._clean = clean
         self._tap = tap
         self._lock = threading.Lock()
         self._recorder: Recorder | None = None
@@ -28,7 +29,7 @@ class Recordings:
         with self._lock:
             if self._recorder is not None and not self._recorder.state.ended:
                 raise CannotRecord(f"a recording to {self._recorder.state.out} is going on; end it first")
-            self._recorder = Recorder(out, self._clock, seconds, max_bytes)
+            self._recorder = Recorder(out, self._clock, seconds, max_bytes, self._clean)
             self._tap(self._recorder)
             return asdict(self._recorder.state)
 

@@ -25,6 +25,9 @@ from collector.otlp.grpc import AddressInUseError, GrpcServer
 from collector.otlp.http import router as otlp_routes
 from collector.otlp.receiver import OtlpReceiver
 from collector.otlp.traces import Transform
+from collector.redaction.columns import Privacy
+from collector.redaction.requests import RequestPrivacy
+from collector.redaction.settings import Capture
 from collector.request_metrics import RequestMetrics
 from collector.scrape import Scraper
 from collector.served import Served
@@ -33,20 +36,18 @@ from evals.judge.client import JudgeClient
 from evals.runner import EvalRunner, judge_tokens_today
 from service import locate
 from service.api import recordings
-from service.api.app import PREFIX, build_api
-from service.api.guard import Guard
+from service.api.app import PREFIX, build_api, build_front
 from service.auth import KeyStore
 from service.config import Config, is_loopback
 from service.context import Context
 from service.counting import RequestCounting
 from service.engine_rows import EngineRows
 from service.gauges import StoreGauges
-from service.grpc_keys import KeyInterceptor
+from service.grpc_keys import admission
 from service.incidents import Incidents
-from service.listeners import AddressTaken, HttpListener, bind
+from service.listeners import AddressTaken, HttpListener, Watch, bind
 from service.recordings import Recordings
 from service.replay.recorder import Recorder
-from service.telemetry import FASTAPI
 from service.version import VERSION
 from store.database import Database
 from store.reads import Reads
@@ -85,11 +86,12 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._problems: list[str] = []
         self._warnings: list[str] = []
+        self._listeners: dict[str, dict[str, Any]] = {}
         self._stopped = False
         self._local_token = locate.new_token()
-        self.recordings = Recordings(self.clock, self._tap)
+        self.recordings = Recordings(self.clock, self._tap, RequestPrivacy(self.privacy, config.otlp.tenant_keys).clean)
         self.app = self._app()
-        self._grpc = GrpcServer(self.receiver, config.otlp_grpc, [KeyInterceptor(self.app.state.gate)])
+        self._grpc = GrpcServer(self.receiver, config.otlp_grpc, admission(self.app.state.gate))
 
     def _collectors(self, transform: Transform | None) -> None:
         config, clock, metrics = self.config, self.clock, self.metrics
@@ -98,9 +100,10 @@ class Service:
         self.scraper = Scraper(config.scrape, self.served, EngineStates(), self.engine_rows, clock, metrics)
         source = NvmlSource(pynvml, config.gpu, host_node(config.gpu))
         self.gpu = GpuCollector(config.gpu, source, self.writer, clock, metrics)
-        self.receiver = OtlpReceiver(
-            config.otlp, self.writer.submit, clock, metrics, _user_key(config.data), transform, self._subjects
-        )
+        key = _user_key(config.data)
+        self.privacy = Privacy(config.privacy, key, metrics)
+        submit = self.privacy.before(self.writer.submit)
+        self.receiver = OtlpReceiver(config.otlp, submit, clock, metrics, key, transform, self._subjects)
 
     def _subjects(self, traces: Sequence[str], responses: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         return self.reads.query("subjects", traces=list(traces), responses=list(responses))
@@ -137,12 +140,23 @@ class Service:
             signals=lambda: [signal.model_dump(mode="json") for signal in self.config.drift.signals],
             problems=lambda: list(self._problems),
             warnings=lambda: list(self._warnings),
+            ledger=self.receiver.ledger,
+            listeners=lambda: list(self._listeners.values()),
+            cors_origins=self.config.otlp.cors_origins,
+            withheld=self._withheld,
         )
         self.incidents = Incidents(context)
         app = build_api(context, self.keys, local_token=self._local_token)
         app.include_router(otlp_routes(self.receiver))
+        self._otlp_app = build_front(context, app.state.gate)
+        self._otlp_app.include_router(otlp_routes(self.receiver))
         app.include_router(recordings.router(self.recordings, app.state.gate), prefix=PREFIX)
         return app
+
+    def _withheld(self, tenant: str | None) -> str:
+        """How content is kept, where it is not in full."""
+        capture = self.config.privacy.of(tenant).capture
+        return "" if capture is Capture.FULL else capture.value
 
     def _tap(self, recorder: Recorder | None) -> None:
         """Puts a recorder on all that arrives, or takes it off."""
@@ -161,7 +175,7 @@ class Service:
     async def listen_console(self) -> None:
         """Opens the main listener alone, as a replay does.  Raises AddressTaken, NotSafeToListen."""
         self._refuse_open_doors()
-        main = HttpListener(self.app, bind(self.config.listen))
+        main = HttpListener(self.app, bind(self.config.listen), self._watch("http"))
         await main.start()
         self._http.append(main)
         self._up("http", True)
@@ -212,11 +226,8 @@ class Service:
     async def _listen_otlp_http(self) -> None:
         if self.config.otlp_http == self.config.listen:
             return
-        app = FastAPI(openapi_url=None, telemetry=FASTAPI)
-        app.include_router(otlp_routes(self.receiver))
-        app.add_middleware(Guard, gate=self.app.state.gate, public_url=self.config.url())
         try:
-            listener = HttpListener(app, bind(self.config.otlp_http))
+            listener = HttpListener(self._otlp_app, bind(self.config.otlp_http), self._watch("otlp_http"))
             await listener.start()
         except AddressTaken as error:
             self._missing("otlp_http", f"otlp_http: {error}; OTLP/HTTP is served on {self.config.listen} alone")
@@ -235,10 +246,15 @@ class Service:
     def _missing(self, listener: str, problem: str) -> None:
         LOG.warning("listener_missing", extra={"listener": listener, "problem": problem})
         self._warnings.append(problem)
-        self._up(listener, False)
+        self._up(listener, False, problem)
 
-    def _up(self, listener: str, up: bool) -> None:
+    def _up(self, listener: str, up: bool, problem: str = "") -> None:
         self.metrics.gauges.tidegauge_listener_up.labels(listener).set(float(up))
+        address = {"http": self.config.listen, "otlp_http": self.config.otlp_http, "otlp_grpc": self.config.otlp_grpc}
+        self._listeners[listener] = {"name": listener, "address": address[listener], "up": up, "problem": problem}
+
+    def _watch(self, listener: str) -> Watch:
+        return Watch(listener, self.metrics, self.receiver.ledger)
 
     def _spawn(self, name: str, work: Awaitable[None]) -> None:
         async def guarded() -> None:

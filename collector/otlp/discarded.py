@@ -7,6 +7,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from catalog.instruments import Instruments
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import parse
+from collector.otlp.sender import Sender
 
 
 class DiscardHandler:
@@ -19,7 +20,7 @@ class DiscardHandler:
             ExportLogsServiceRequest if signal is Signal.LOGS else ExportMetricsServiceRequest
         )
 
-    def handle(self, body: bytes, media: str) -> ExportOutcome:
+    def handle(self, body: bytes, media: str, sender: Sender) -> ExportOutcome:
         """Partial success for whatever comes."""
         signal = self._signal
         count = _records(parse(body, media, self._message))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from collector.otlp.outcome import ExportOutcome
+from collector.otlp.sender import Sender
 from store.batch import Batch, Committed
 
 Submit = Callable[[Batch], "Future[Committed]"]
@@ -22,8 +23,10 @@ class Submitted:
 class Handler(Protocol):
     """Takes the requests of one signal."""
 
-    def handle(self, body: bytes, media: str) -> ExportOutcome | Submitted:
+    def handle(self, body: bytes, media: str, sender: Sender) -> ExportOutcome | Submitted:
         """Reads a decompressed body of this media type, in a decoding thread, and counts what becomes of each item.
+
+        What a sender's key is not for must not be stored.
 
         Raises MalformedBodyError, and StoreOverloaded or StoreUnavailable if it cannot be stored now.
         """

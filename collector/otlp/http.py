@@ -1,4 +1,4 @@
-"""OTLP over HTTP: `POST /v1/traces` in protobuf and JSON, and honest answers for `/v1/logs` and `/v1/metrics`."""
+"""OTLP over HTTP: `POST /v1/traces`, `/v1/logs` and `/v1/metrics` in protobuf and JSON."""
 
 import asyncio
 import math
@@ -16,11 +16,15 @@ from starlette.requests import ClientDisconnect
 
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import ENCODINGS, JSON, PROTOBUF, UnsupportedBodyError, media_type
+from collector.otlp.paths import PATHS, route_of
 from collector.otlp.receiver import OtlpReceiver
+from collector.otlp.sender import Sender
 from store.writer import StoreOverloaded
 
 TRANSPORT = "http"
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# Where in the ASGI scope the application puts who sends; absent where nobody asked.
+SENDER = "tidegauge.sender"
 
 # HTTP status and the gRPC code that goes into the body's google.rpc.Status.
 STATUS: Mapping[Outcome, tuple[int, int]] = {
@@ -30,6 +34,7 @@ STATUS: Mapping[Outcome, tuple[int, int]] = {
     Outcome.TIMEOUT: (408, 4),
     Outcome.TOO_LARGE: (413, 3),
     Outcome.UNSUPPORTED: (415, 3),
+    Outcome.INCOMPLETE: (400, 3),
     Outcome.OVERLOADED: (429, 8),
     Outcome.ERROR: (500, 13),
     Outcome.UNAVAILABLE: (503, 14),
@@ -39,10 +44,10 @@ STATUS: Mapping[Outcome, tuple[int, int]] = {
 def router(receiver: OtlpReceiver, dependencies: Sequence[Any] = ()) -> APIRouter:
     """Routes for all three signals; `dependencies` are FastAPI's, for who may send."""
     routes = APIRouter(dependencies=list(dependencies), tags=["otlp"])
-    for signal in Signal:
+    for path, signal in PATHS.items():
         # Every method, so that a wrong one is answered in OTLP's own form.
         routes.add_api_route(
-            f"/v1/{signal.value}",
+            path,
             _endpoint(receiver, signal),
             methods=METHODS,
             response_class=Response,
@@ -51,24 +56,32 @@ def router(receiver: OtlpReceiver, dependencies: Sequence[Any] = ()) -> APIRoute
     return routes
 
 
+def sender_of(scope: Mapping[str, Any], client: str) -> Sender:
+    """Who sends, before anybody asked for a key; `client` is the User-Agent header."""
+    path = scope["path"]
+    return Sender(TRANSPORT, route_of(path), path, client=client)
+
+
 def _endpoint(receiver: OtlpReceiver, signal: Signal) -> Callable[[Request], Awaitable[Response]]:
     async def export(request: Request) -> Response:
         content_type = request.headers.get("content-type")
+        sender = request.scope.get(SENDER) or sender_of(request.scope, request.headers.get("user-agent", ""))
         form = _form(content_type)
         if request.method != "POST":
-            receiver.count(TRANSPORT, Outcome.UNSUPPORTED)
-            return _failure(405, 12, f"{request.method} is not served here; send POST", form, {"Allow": "POST"})
+            message = f"{request.method} is not served here; send POST"
+            receiver.ledger.refused(sender, Outcome.UNSUPPORTED, message, signal.value)
+            return _failure(405, 12, message, form, {"Allow": "POST"})
         try:
             body = await _body(request, receiver)
         except ClientDisconnect:
-            receiver.count(TRANSPORT, Outcome.MALFORMED)
+            receiver.ledger.refused(sender, Outcome.INCOMPLETE, "the sender went away", signal.value)
             return Response(status_code=400)
         if isinstance(body, ExportOutcome):
-            receiver.count(TRANSPORT, body.outcome)
+            receiver.ledger.refused(sender, body.outcome, body.message, signal.value)
             # The rest of the body is still on its way: nothing more can be read from this connection.
             return _answer(body, form, {"Connection": "close"})
         encoding = request.headers.get("content-encoding")
-        outcome = await receiver.receive(body, content_type, encoding, TRANSPORT, signal)
+        outcome = await receiver.receive(body, content_type, encoding, sender, signal)
         return _answer(outcome, form, {})
 
     return export

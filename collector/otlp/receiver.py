@@ -14,6 +14,7 @@ from catalog.instruments import Instruments
 from collector.otlp.discarded import DiscardHandler
 from collector.otlp.evaluations import Subjects
 from collector.otlp.handler import Handler, Submit, Submitted
+from collector.otlp.ledger import Ledger
 from collector.otlp.logs import LogHandler
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import (
@@ -23,6 +24,7 @@ from collector.otlp.parse import (
     decompress,
     media_type,
 )
+from collector.otlp.sender import Sender
 from collector.otlp.settings import OtlpSettings
 from collector.otlp.traces import TraceHandler, Transform
 from store.writer import StoreOverloaded, StoreUnavailable
@@ -70,9 +72,10 @@ class OtlpReceiver:
     ) -> None:
         self.settings = settings
         self._metrics = metrics
+        self.ledger = Ledger(metrics, clock)
         self._handlers: Mapping[Signal, Handler] = {
-            Signal.TRACES: TraceHandler(settings, submit, clock, metrics, key, transform),
-            Signal.LOGS: LogHandler(settings, submit, clock, metrics, key, subjects),
+            Signal.TRACES: TraceHandler(settings, submit, clock, metrics, self.ledger, key, transform),
+            Signal.LOGS: LogHandler(settings, submit, clock, metrics, self.ledger, key, subjects),
             Signal.METRICS: DiscardHandler(Signal.METRICS, metrics),
         }
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="otlp-decode")
@@ -87,26 +90,32 @@ class OtlpReceiver:
         body: bytes,
         content_type: str | None,
         content_encoding: str | None,
-        transport: str,
+        sender: Sender,
         signal: Signal = Signal.TRACES,
     ) -> ExportOutcome:
-        """Takes one export request as it came over the wire.  `transport` is a metric's label: http, grpc, replay."""
+        """Takes one export request as it came over the wire."""
         started = perf_counter()
+        self.ledger.opened(sender)
+        outcome = ExportOutcome(Outcome.INCOMPLETE, "the sender went away before its answer", signal)
         try:
-            outcome = await self._guarded(body, content_type, content_encoding, signal)
-        except Exception as error:
-            outcome = ExportOutcome(*_failure(error), signal)
-        if outcome.outcome in (Outcome.OVERLOADED, Outcome.UNAVAILABLE) and outcome.retry_after is None:
-            outcome = self.retry(outcome)
-        self.count(transport, outcome.outcome)
-        self._metrics.histograms.tidegauge_ingest_ack_duration_seconds.labels(transport).observe(
+            outcome = await self._outcome(body, content_type, content_encoding, sender, signal)
+        finally:
+            self.ledger.closed(sender, outcome)
+        self._metrics.histograms.tidegauge_ingest_ack_duration_seconds.labels(sender.transport).observe(
             perf_counter() - started
         )
         return outcome
 
-    def count(self, transport: str, outcome: Outcome) -> None:
-        """Counts a request; for those that a transport refuses by itself."""
-        self._metrics.counters.tidegauge_ingest_requests_total.labels(transport, outcome.value).inc()
+    async def _outcome(
+        self, body: bytes, content_type: str | None, content_encoding: str | None, sender: Sender, signal: Signal
+    ) -> ExportOutcome:
+        try:
+            outcome = await self._guarded(body, content_type, content_encoding, sender, signal)
+        except Exception as error:
+            outcome = ExportOutcome(*_failure(error), signal)
+        if outcome.outcome in (Outcome.OVERLOADED, Outcome.UNAVAILABLE) and outcome.retry_after is None:
+            return self.retry(outcome)
+        return outcome
 
     def retry(self, outcome: ExportOutcome) -> ExportOutcome:
         """The outcome with the time after which to try again."""
@@ -132,7 +141,7 @@ class OtlpReceiver:
             self._metrics.gauges.tidegauge_ingest_inflight_bytes.set(self._inflight)
 
     async def _guarded(
-        self, body: bytes, content_type: str | None, content_encoding: str | None, signal: Signal
+        self, body: bytes, content_type: str | None, content_encoding: str | None, sender: Sender, signal: Signal
     ) -> ExportOutcome:
         """Within the bound of all bodies together."""
         settings = self.settings
@@ -144,15 +153,17 @@ class OtlpReceiver:
         with self.space() as space:
             space.take(len(body))
             loop = asyncio.get_running_loop()
-            done = await loop.run_in_executor(self._threads, self._handle, body, media, content_encoding, signal, space)
+            done = await loop.run_in_executor(
+                self._threads, self._handle, body, media, content_encoding, sender, signal, space
+            )
             return await self._committed(done) if isinstance(done, Submitted) else done
 
     def _handle(
-        self, body: bytes, media: str, encoding: str | None, signal: Signal, space: Space
+        self, body: bytes, media: str, encoding: str | None, sender: Sender, signal: Signal, space: Space
     ) -> ExportOutcome | Submitted:
         opened = decompress(body, encoding, self.settings.max_body_bytes)
         space.take(max(0, len(opened) - len(body)))
-        done = self._handlers[signal].handle(opened, media)
+        done = self._handlers[signal].handle(opened, media, sender)
         if self.on_export is not None:
             self.on_export(f"/v1/{signal.value}", media, opened)
         return done

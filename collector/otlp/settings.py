@@ -1,10 +1,22 @@
 """Settings of the OTLP receivers and of what is counted from requests; every bound has a safe default."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from collector.otlp.tenancy import Mismatch
 
 MIB = 1024 * 1024
+
+
+def _origin(value: str) -> str:
+    if value != "*" and not re.fullmatch(r"https?://[^/\s?#]+", value):
+        raise ValueError(f"{value!r} is not an origin; write scheme and host alone, 'https://app.example.com', or '*'")
+    return value
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
 
 
 class RequestMetricsSettings(BaseModel):
@@ -61,6 +73,15 @@ class OtlpSettings(BaseModel):
         default=("tenant.id",),
         min_length=1,
         description="attributes that name the tenant, asked in this order, the span's before the resource's",
+    )
+    tenant_mismatch: Mismatch = Field(
+        default="override",
+        description="data that names another tenant than its API key is bound to gets the key's tenant (`override`), "
+        "or is rejected (`reject`)",
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="pages that may send OTLP from a browser, for example https://app.example.com; `*` is every page",
     )
     max_future_seconds: float = Field(
         default=86_400.0, ge=0, description="a span from further ahead is a broken clock, and rejected"

@@ -10,9 +10,9 @@ import lzma
 import queue
 import tarfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -29,6 +29,15 @@ PRESET: Final = 1  # tens of megabytes a second, for not much more space than th
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 LOOK_AT_DISK_EVERY = 64
+
+
+# Path, content type and body of a request to content type and body.
+Clean = Callable[[str, str, bytes], tuple[str, bytes]]
+
+
+def as_it_is(path: str, content_type: str, body: bytes) -> tuple[str, bytes]:
+    """Nothing has to be taken out."""
+    return content_type, body
 
 
 class CannotRecord(Exception):
@@ -110,9 +119,10 @@ class _Files:
 class Recorder:
     """One recording.  The `on_` methods are called from any thread and never raise or wait."""
 
-    def __init__(self, out: Path, clock: Clock, seconds: float, max_bytes: int) -> None:
-        """Opens the files.  Raises CannotRecord."""
+    def __init__(self, out: Path, clock: Clock, seconds: float, max_bytes: int, clean: Clean = as_it_is) -> None:
+        """Opens the files.  Raises CannotRecord.  `clean` redacts requests; it is called in the recorder's thread."""
         self._clock = clock
+        self._clean = clean
         self._files = _open(out)
         now = clock.now()
         self.state = RecordingState(str(out), now, now + seconds, max_bytes)
@@ -169,7 +179,7 @@ class Recorder:
         try:
             written = 0
             while (item := self._queue.get()) is not None:
-                self._files.write(item)
+                self._files.write(self._cleaned(item))
                 self._count(item)
                 written += 1
                 if written % LOOK_AT_DISK_EVERY == 0:
@@ -182,6 +192,12 @@ class Recorder:
                 self.state.ended, self.state.error = "error", f"{error.strerror or error}"
             with suppress(OSError, ValueError):
                 self._files.stack.close()
+
+    def _cleaned(self, item: _Item) -> _Item:
+        if item.file != FILES[0]:
+            return item
+        content_type, body = self._clean(item.entry["path"], item.entry["content_type"], item.body)
+        return replace(item, entry={**item.entry, "content_type": content_type}, body=body)
 
     def _count(self, item: _Item) -> None:
         counter = {FILES[0]: "exports", FILES[1]: "scrapes", FILES[2]: "gpu_looks"}[item.file]

@@ -8,6 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from collector.exposition.history import ExpositionHistory
 from collector.gpu.recorded import recorded_reading
 from collector.otlp.outcome import Outcome, Signal
+from collector.otlp.sender import Sender
 from collector.targets import checked
 from service.replay.driver import Round
 from service.replay.recording import Export, FailedScrape, GpuLook, Recording, Scrape
@@ -72,7 +73,7 @@ class ServiceStage:
     async def _receive(self, export: Export) -> None:
         signal = SIGNALS.get(export.path, Signal.TRACES)
         outcome = await self._service.receiver.receive(
-            export.body, export.content_type, export.content_encoding, "replay", signal
+            export.body, export.content_type, export.content_encoding, Sender("replay", path=export.path), signal
         )
         if outcome.outcome is not Outcome.ACCEPTED:
             self.refused[outcome.outcome.value] = self.refused.get(outcome.outcome.value, 0) + 1

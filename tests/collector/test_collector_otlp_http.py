@@ -37,6 +37,7 @@ from catalog.clock import SystemClock
 from catalog.instruments import Instruments
 from collector.otlp.http import router
 from collector.otlp.receiver import OtlpReceiver
+from collector.otlp.sender import Sender
 from collector.otlp.settings import OtlpSettings
 from store.batch import Batch, Committed
 from store.writer import StoreOverloaded, StoreUnavailable
@@ -360,7 +361,7 @@ async def test_a_sender_that_goes_before_the_commit_is_still_counted() -> None:
 
     receiver = OtlpReceiver(SMALL, submit, FixedClock(), metrics, KEY)
     raw = production_bodies()[20]
-    waiting = asyncio.create_task(receiver.receive(raw, "application/x-protobuf", None, "http"))
+    waiting = asyncio.create_task(receiver.receive(raw, "application/x-protobuf", None, Sender("http")))
     await asyncio.to_thread(submitted.wait, 10)
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -374,7 +375,7 @@ async def test_a_commit_that_takes_too_long_is_not_acknowledged() -> None:
     metrics = Instruments(CollectorRegistry())
     settings = OtlpSettings(commit_timeout_seconds=0.05)
     receiver = OtlpReceiver(settings, lambda batch: Future(), FixedClock(), metrics, KEY)
-    outcome = await receiver.receive(production_bodies()[20], "application/x-protobuf", None, "http")
+    outcome = await receiver.receive(production_bodies()[20], "application/x-protobuf", None, Sender("http"))
     receiver.close()
     assert (outcome.outcome, outcome.retry_after) == ("unavailable", 2.0)
 
@@ -384,11 +385,13 @@ async def test_bodies_of_all_requests_together_are_bounded() -> None:
     settings = OtlpSettings(max_inflight_bytes=20_000, commit_timeout_seconds=0.5)
     receiver = OtlpReceiver(settings, lambda batch: Future(), FixedClock(), metrics, KEY)
     raw = next(raw for raw in production_bodies() if len(raw) > 10_000)
-    outcomes = await asyncio.gather(*(receiver.receive(raw, "application/x-protobuf", None, "http") for _ in range(5)))
+    outcomes = await asyncio.gather(
+        *(receiver.receive(raw, "application/x-protobuf", None, Sender("http")) for _ in range(5))
+    )
     receiver.close()
     receiver.close()
     assert {outcome.outcome for outcome in outcomes} == {"unavailable", "overloaded"}
-    closed = await receiver.receive(raw, "application/x-protobuf", None, "http")
+    closed = await receiver.receive(raw, "application/x-protobuf", None, Sender("http"))
     assert (closed.outcome, closed.message) == (
         "unavailable",
         "cannot store now: the service is shutting down; try again",

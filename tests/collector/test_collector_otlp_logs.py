@@ -15,6 +15,7 @@ from collector.otlp.logs import STATUSES
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import JSON, PROTOBUF
 from collector.otlp.receiver import OtlpReceiver
+from collector.otlp.sender import Sender
 from collector.otlp.settings import OtlpSettings
 from store.settings import StoreSettings
 from tests.collector.otlp_support import KEY, RECORDED_NOW, body, counted, pairs
@@ -59,7 +60,7 @@ def send(
 ) -> ExportOutcome:
     taking = receiver(store, **kw)
     try:
-        return asyncio.run(taking.receive(raw, media, encoding, "http", signal))
+        return asyncio.run(taking.receive(raw, media, encoding, Sender("http"), signal))
     finally:
         taking.close()
 

@@ -14,6 +14,9 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 
 from catalog.instruments import Instruments
+from collector.otlp.ledger import Ledger
+from collector.otlp.outcome import Outcome, Signal
+from collector.otlp.sender import Sender
 from service.api.app import build_api
 from service.auth import KeyStore
 from service.context import Context
@@ -136,7 +139,7 @@ def world(directory: Path) -> Iterator[World]:
         version="9.9", render_metrics=lambda accept: (generate_latest(registry), "text/plain; version=0.0.4"),
         targets=lambda: [{"name": TARGET, "url": f"http://{TARGET}/metrics", "labels": {}, "up": True}],
         gpus=list, evaluators=lambda: [{"name": "refusal", "version": "1"}], signals=lambda: [{"name": "refusal"}],
-        problems=lambda: problems,
+        problems=lambda: problems, ledger=Ledger(metrics, clock),
     )  # fmt: skip
     keys = KeyStore(directory, clock)
     try:
@@ -173,6 +176,12 @@ def two_tenants(here: World) -> None:
             for tenant in ("a", "b")
         ],
     )  # fmt: skip
+    for tenant in ("a", "b"):
+        sender = Sender("http", "/v1/traces", "/v1/traces", f"key-{tenant}", frozenset({tenant}), f"secret of {tenant}")
+        here.context.ledger.refused(sender, Outcome.TOO_LARGE, f"secret of {tenant}", "traces")
+        here.context.ledger.noted(sender, Signal.TRACES, {"rejected: too_old": 1}, [f"secret of {tenant}"])
+        rows = pa.table({"tenant": [tenant], "service": [f"secret of {tenant}"], "scope": ["s"]})
+        here.context.ledger.arrived(Sender("http"), Signal.TRACES, "stored", rows)
     here.put("engine_state", [tick(NOW - 130 + second, second, second / 2) for second in range(60)])
 
 

@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.gpu.readings import GpuProcess, Look, Reading
 from collector.gpu.recorded import recorded_reading
+from collector.otlp.sender import Sender
 from collector.targets import Target, checked
 from service.config import Config
 from service.demo import shipped_recording
@@ -48,7 +49,7 @@ class World:
         match event:
             case Export():
                 body, kind = event.body, event.content_type
-                await self.service.receiver.receive(body, kind, event.content_encoding, "replay")
+                await self.service.receiver.receive(body, kind, event.content_encoding, Sender("replay"))
             case Scrape():
                 result = ingest.ingest(targets[event.target], event.text, event.at)
                 if result.rows is not None:
