@@ -1,36 +1,64 @@
 """From an engine's series to the common families: planned once per layout, then only values are copied."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 from prometheus_client.utils import floatToGoString
 
 from catalog.engine import EngineMapping, MapRule, engines
 from catalog.family import Family, Kind, families
 from collector.exposition.model import Labels, Layout, Scrape
-from collector.exposition.writer import sample_suffix_rank, series_text
-from collector.mapped import Computed, Mapped, MappedSeries, Plan, Source
+from collector.exposition.writer import sample_suffix_rank
+from collector.mapped import Computed, Mapped, MappedSeries, Plan, Source, mapped_series
 from collector.targets import Target
 
 UNKNOWN = "unknown"
 _COMBINE: Mapping[str, Callable[[Iterable[float]], float]] = {"sum": sum, "max": max, "min": min}
 MAX_LABEL_VALUE = 256
+Said = tuple[str | None, str | None]  # the target's labels engine and model: all of it that a plan depends on
+
+
+class PlanCache:
+    """The plans of layouts, so that targets which serve the same share one; a layout that is gone takes its along.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._plans: WeakKeyDictionary[Layout, dict[Said, Plan]] = WeakKeyDictionary()
+        self._lock = Lock()
+
+    def plan(self, layout: Layout, target: Target) -> Plan:
+        """The plan for what a target serves."""
+        said = (target.labels.get("engine"), target.labels.get("model"))
+        with self._lock:
+            plan = self._plans.get(layout, {}).get(said)
+        if plan is None:
+            plan = planned(layout, target)
+            with self._lock:
+                plan = self._plans.setdefault(layout, {}).setdefault(said, plan)
+        return plan
 
 
 class EngineMapper:
     """Maps the scrapes of one target.  Not thread-safe."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, plans: PlanCache | None = None) -> None:
         self._target = target
+        self._plans = plans or PlanCache()
         self._layout: Layout | None = None
         self._plan = Plan(UNKNOWN, (), ())
 
     def map(self, scrape: Scrape, at: float) -> Mapped:
         """The scrape in common families."""
         if scrape.layout is not self._layout:
-            self._plan = planned(scrape.layout, self._target)
+            self._plan = self._plans.plan(scrape.layout, self._target)
             self._layout = scrape.layout
         start = self._plan.start
         started = None if start is None else scrape.values[start]
@@ -43,7 +71,7 @@ def recognised(layout: Layout, target: Target) -> tuple[EngineMapping | None, st
     if hint is not None:
         mapping = engines().get(hint)
         return mapping, "" if mapping else f"the label engine says {hint!r}; known are {', '.join(engines())}"
-    names = {series.name for series in layout.series}
+    names = set(layout.names())
     scored = [(mapping.recognises(names), mapping) for mapping in engines().values() if not mapping.hint_only]
     best, mapping = max(scored, key=lambda pair: pair[0], default=(0, None))
     if best:
@@ -82,9 +110,10 @@ class _Planner:
         self._target = target
         self._mapping = mapping
         self._by_name: dict[str, list[int]] = {}
-        for position, series in enumerate(layout.series):
-            if position not in layout.repeated:
-                self._by_name.setdefault(mapping.canonical(series.name), []).append(position)
+        for position, name in enumerate(layout.names()):
+            self._by_name.setdefault(mapping.canonical(name), []).append(position)
+        self._known_labels: dict[int, Labels] = {}
+        self._single: dict[str, list[int]] = {}
         self._types: dict[str, str] = {mapping.canonical(name): kind for name, kind in layout.metadata.types.items()}
         self._models = self._served_models()
         self._faults: list[str] = []
@@ -108,7 +137,7 @@ class _Planner:
         """The values of the engine's own model label, in the order of their appearance."""
         native = next((key for key, ours in self._mapping.labels.items() if ours == "model"), None)
         values = dict.fromkeys(
-            dict(self._layout.series[position].labels).get(native or "", "")
+            dict(self._labels_at(position)).get(native or "", "")
             for name, positions in self._by_name.items()
             if name.startswith(self._mapping.signature)
             for position in positions
@@ -131,16 +160,30 @@ class _Planner:
 
     def _positions(self, name: str) -> list[int]:
         # OpenMetrics adds `_total` to counters that have none in the old text.
-        return self._by_name.get(name) or self._by_name.get(f"{name}_total", [])
+        return self._of_name(name) or self._of_name(f"{name}_total")
+
+    def _of_name(self, name: str) -> list[int]:
+        """Positions of a name; of a series that is there twice the first counts, however its labels are spelled."""
+        if name not in self._single:
+            first: dict[Labels, int] = {}
+            for position in self._by_name.get(name, []):
+                first.setdefault(self._labels_at(position), position)
+            self._single[name] = list(first.values())
+        return self._single[name]
+
+    def _labels_at(self, position: int) -> Labels:
+        if position not in self._known_labels:
+            self._known_labels[position] = self._layout.labels(position)
+        return self._known_labels[position]
 
     def _outputs_of(self, rule: MapRule, native: str) -> Iterator[tuple[Key, Source]]:
         family = families()[rule.family]
         for suffix, ours in _suffixes(rule, family):
-            positions = self._positions(native) if not suffix else self._by_name.get(native + suffix, [])
+            positions = self._positions(native) if not suffix else self._of_name(native + suffix)
             if positions and not self._type_fits(rule, native):
                 return
             for position in positions:
-                labels = dict(self._layout.series[position].labels)
+                labels = dict(self._labels_at(position))
                 if not _selected(labels, rule.where):
                     continue
                 source = self._source(rule, position, ours)
@@ -178,9 +221,9 @@ class _Planner:
     def _beside(self, position: int, name: str) -> int | None:
         """The series of another metric with the same labels, else its only one."""
         candidates = self._positions(name)
-        labels = self._layout.series[position].labels
+        labels = self._labels_at(position)
         for candidate in candidates:
-            if self._layout.series[candidate].labels == labels:
+            if self._labels_at(candidate) == labels:
                 return candidate
         return candidates[0] if len(candidates) == 1 else None
 
@@ -193,7 +236,7 @@ class _Planner:
         }
         # A required label is always there, even where this series does not say.
         required = {label: "" for label in family.labels if label in rule.labels.values()}
-        labels = {**required, **found, **rule.set, "target": self._target.name, "engine": self._mapping.name}
+        labels = {**required, **found, **rule.set, "target": "", "engine": self._mapping.name}
         if "model" in allowed and not labels.get("model"):
             labels["model"] = self._fallback_model()
         ordered = [(name, labels[name]) for name in (*family.labels, *family.optional_labels) if name in labels]
@@ -217,7 +260,7 @@ class _Planner:
         series, copied, computed = [], [], []
         for position, (family, name, labels) in enumerate(keys):
             output = outputs[(family, name, labels)]
-            series.append(MappedSeries(families()[family], name, labels, series_text(name, labels)))
+            series.append(mapped_series(families()[family], name, labels))
             copied.append(output.sources[0].position)
             if len(output.sources) > 1 or not output.sources[0].plain():
                 combine = _COMBINE[output.rule.combine]
@@ -227,7 +270,23 @@ class _Planner:
         if not series and not reason:
             reason = f"is {self._mapping.title}, but serves none of the metrics that are mapped"
         start = next(iter(self._by_name.get(self._mapping.process_start, [])), None)
-        return Plan(self._mapping.name, tuple(models), tuple(series), reason, start, tuple(copied), tuple(computed))
+        return Plan(
+            self._mapping.name,
+            tuple(models),
+            tuple(series),
+            reason,
+            start,
+            tuple(copied),
+            tuple(computed),
+            _parts(series),
+        )
+
+
+def _parts(series: Sequence[MappedSeries]) -> dict[str, slice]:
+    """Where each family's series stand, which come one after another."""
+    counted = Counter(one.family.name for one in series)
+    ends = accumulate(counted.values())
+    return {name: slice(end - counted[name], end) for name, end in zip(counted, ends, strict=True)}
 
 
 def _suffixes(rule: MapRule, family: Family) -> list[tuple[str, str]]:

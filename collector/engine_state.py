@@ -1,8 +1,11 @@
 """Rows of the table `engine_state`: gauges as they are, counters cumulated and corrected for resets."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
@@ -11,6 +14,9 @@ from collector.mapped import Mapped, MappedSeries, Plan
 from store.tables import ENGINE_STATE
 
 Row = tuple[str, str | None]  # model, rank
+Record = dict[str, Any]  # a row of `engine_state`, without what is null
+# Models that came and went, as names with an id in them do, must not add up; a model that pauses is counted on.
+MAX_ROWS_GONE = 1_000
 
 
 @dataclass(slots=True)
@@ -37,8 +43,6 @@ class _Place:
 
 @dataclass(slots=True)
 class _TargetState:
-    plan: Plan | None = None
-    places: list[tuple[int, _Place]] = field(default_factory=list)
     started: float | None = None
     counters: dict[Row, dict[str, _Counter]] = field(default_factory=dict)
 
@@ -52,20 +56,25 @@ class EngineStates:
 
     def __init__(self) -> None:
         self._targets: dict[str, _TargetState] = {}
+        self._places: WeakKeyDictionary[Plan, list[tuple[int, _Place]]] = WeakKeyDictionary()
+        self._lock = Lock()
 
     def forget(self, target: str) -> None:
         """Drops what is known of a target."""
         self._targets.pop(target, None)
 
-    def rows(self, mapped: Mapped) -> pa.Table:
-        """The rows of one scrape, in the schema of `ENGINE_STATE`; none where no family with a column is served."""
+    def remembered(self, target: str) -> int:
+        """Rows of a target whose counters are in memory."""
+        return len(self._targets[target].counters) if target in self._targets else 0
+
+    def rows(self, mapped: Mapped) -> list[Record]:
+        """The rows of one scrape, for `table_of`; none where no family with a column is served."""
         state = self._targets.setdefault(mapped.target.name, _TargetState())
-        if state.plan is not mapped.plan:
-            state.plan, state.places = mapped.plan, list(_places(mapped.plan))
+        places = self._places_of(mapped.plan)
         restarted = _restarted(state, mapped)
         rows: dict[Row, dict[str, float]] = {}
         counted: dict[Row, dict[str, float]] = {}
-        for position, place in state.places:
+        for position, place in places:
             value = mapped.values[position]
             if value is None:
                 continue
@@ -76,12 +85,20 @@ class EngineStates:
                 columns[place.column] = columns.get(place.column, 0.0) + value
         for row, values in counted.items():
             _count(state.counters.setdefault(row, {}), values, restarted)
-        for _, place in state.places:
+        for _, place in places:
             if place.counts and place.text in counted.get(place.row, {}):
                 columns = rows[place.row]
                 total = state.counters[place.row][place.text].total
                 columns[place.column] = columns.get(place.column, 0.0) + total
-        return _table(mapped, rows)
+        if len(state.counters) > len(counted) + MAX_ROWS_GONE:
+            state.counters = {row: state.counters[row] for row in counted}
+        return _records(mapped, rows)
+
+    def _places_of(self, plan: Plan) -> list[tuple[int, _Place]]:
+        with self._lock:
+            if plan not in self._places:
+                self._places[plan] = list(_places(plan))
+            return self._places[plan]
 
 
 def _count(counters: dict[str, _Counter], values: Mapping[str, float], restarted: bool) -> None:
@@ -108,7 +125,7 @@ def _places(plan: Plan) -> Iterable[tuple[int, _Place]]:
         column = _column(series)
         if column and series.label("vantage") in ("", "engine"):
             row = (series.label("model"), series.label("rank") or None)
-            yield position, _Place(row, column, series.family.kind is not Kind.GAUGE, series.text)
+            yield position, _Place(row, column, series.family.kind is not Kind.GAUGE, series.text_of(""))
 
 
 def _column(series: MappedSeries) -> str:
@@ -120,15 +137,18 @@ def _column(series: MappedSeries) -> str:
     return "" if suffix == "bucket" else f"{state}_{suffix}"
 
 
-def _table(mapped: Mapped, rows: Mapping[Row, Mapping[str, float]]) -> pa.Table:
-    time = datetime.fromtimestamp(mapped.at, UTC)
+def _records(mapped: Mapped, rows: Mapping[Row, Mapping[str, float]]) -> list[Record]:
     labels = mapped.target.labels
     fixed = {
-        "time": time,
+        "time": datetime.fromtimestamp(mapped.at, UTC),
         "target": mapped.target.name,
         "engine": mapped.plan.engine,
         "instance": labels.get("instance"),
         "environment": labels.get("environment"),
     }
-    records = [{**fixed, "model": model, "rank": rank, **columns} for (model, rank), columns in rows.items()]
-    return pa.Table.from_pylist(records, schema=ENGINE_STATE)
+    return [{**fixed, "model": model, "rank": rank, **columns} for (model, rank), columns in rows.items()]
+
+
+def table_of(records: Sequence[Record]) -> pa.Table:
+    """Rows, of one scrape or of many, in the schema of `ENGINE_STATE`."""
+    return pa.Table.from_pylist(list(records), schema=ENGINE_STATE)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import zlib
 from dataclasses import dataclass
 
@@ -31,14 +32,29 @@ class Fetched:
     openmetrics: bool | None
 
 
-def new_session() -> aiohttp.ClientSession:
-    """A session for `fetch`: no cookies, no proxies of the environment, decompression left to us (it is bounded)."""
+def new_session(keep_alive: float = 30.0) -> aiohttp.ClientSession:
+    """A session for `fetch`: no cookies, no proxies of the environment, decompression left to us (it is bounded).
+
+    A connection is kept for `keep_alive` seconds.  There is no bound on their number but that of the targets, of which
+    each has one request at a time: else those that hang would keep the others waiting.  Names are looked up without
+    threads, for the same reason.
+    """
     return aiohttp.ClientSession(
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=64, limit_per_host=4),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep_alive, resolver=aiohttp.AsyncResolver()),
         headers={"Accept": ACCEPT, "Accept-Encoding": "gzip", "User-Agent": "tidegauge"},
     )
+
+
+def allow_connections() -> None:
+    """Lets this process open as many files as it may: 1,000 targets are 1,000 connections, and 1,024 is a usual bound.
+
+    (Go's runtime does the same.)
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def fetch(session: aiohttp.ClientSession, target: Target, within: float, max_body: int) -> Fetched:

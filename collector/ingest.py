@@ -1,17 +1,18 @@
 """One scrape's text into what is served, what is stored, and what is known of the target; without HTTP."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 
 import pyarrow as pa
 
 from catalog.instruments import Instruments
-from collector.engine_mapping import UNKNOWN, EngineMapper
-from collector.engine_state import EngineStates
-from collector.exposition.model import MalformedExposition, TooManySeries
+from collector.engine_mapping import UNKNOWN, EngineMapper, PlanCache
+from collector.engine_state import EngineStates, Record, table_of
+from collector.exposition.model import MalformedExposition, TooManyNewSeries, TooManySeries
 from collector.exposition.parser import ExpositionParser, ParserLimits
+from collector.exposition.skeleton import SkeletonPool
 from collector.mapped import Mapped
 from collector.served import Served
 from collector.settings import ScrapeSettings
@@ -31,12 +32,17 @@ class ScrapeResult:
     samples: int = 0
     body_bytes: int = 0
     mapped: Mapped | None = None
-    rows: pa.Table | None = None
+    records: Sequence[Record] = ()  # rows of `engine_state`
 
     @property
     def ok(self) -> bool:
         """Whether the target answered with an exposition, of a known engine or not."""
         return not self.reason
+
+    @property
+    def rows(self) -> pa.Table | None:
+        """The rows of `engine_state` as a table; None of a failed scrape."""
+        return table_of(self.records) if self.ok else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,26 @@ class _Known:
     parser: ExpositionParser
     mapper: EngineMapper
     status: TargetStatus
+    new_series: "_Allowance"
     info: tuple[str, ...] | None = None  # labels of tidegauge_target_info as served now
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """How many series a target may bring that it did not have: as many an hour as it may have at once.
+
+    So labels with an id in them cost a bounded time of parsing, and a restart under other labels passes.
+    """
+
+    most: float
+    left: float
+    at: float
+
+    def now(self, at: float) -> int:
+        """What is left of it."""
+        self.left = min(self.most, self.left + max(0.0, at - self.at) * self.most / 3600)
+        self.at = at
+        return int(self.left)
 
 
 class ScrapeIngest:
@@ -81,6 +106,8 @@ class ScrapeIngest:
         self._served = served
         self._states = engine_states
         self._metrics = metrics
+        self._skeletons = SkeletonPool()
+        self._plans = PlanCache()
         self._known: dict[str, _Known] = {}
         self._lock = Lock()
         # For a recorder: target, time, text (None of a failed scrape) and error of each scrape.
@@ -95,15 +122,18 @@ class ScrapeIngest:
         if self.on_scrape is not None:
             self.on_scrape(target, at, text, "")
         try:
-            scrape = known.parser.parse(text, openmetrics=openmetrics)
+            allowed = known.new_series.now(at) if known.parser.remembered else None
+            scrape = known.parser.parse(text, openmetrics=openmetrics, max_new=allowed)
         except MalformedExposition as error:
             return self.failed(target, "malformed", f"targets: {target.name}: malformed exposition: {error}", at)
-        except TooManySeries as error:
+        except (TooManySeries, TooManyNewSeries) as error:
             return self.failed(target, "too_many_series", f"targets: {target.name}: {error}", at)
+        if allowed is not None:
+            known.new_series.left -= scrape.new
         mapped = known.mapper.map(scrape, at)
         self._served.put(mapped)
-        rows = self._states.rows(mapped)
-        result = ScrapeResult(target, at, "", "", len(scrape.values), len(text), mapped, rows)
+        records = self._states.rows(mapped)
+        result = ScrapeResult(target, at, "", "", len(scrape.values), len(text), mapped, records)
         self._succeeded(known, result, mapped)
         return result
 
@@ -158,7 +188,9 @@ class ScrapeIngest:
             known = self._known.get(target.name)
             if known is None or (known.status.url, known.status.labels) != (target.shown_url, target.labels):
                 status = TargetStatus(target.name, target.shown_url, target.labels)
-                fresh = _Known(ExpositionParser(self._limits), EngineMapper(target), status)
+                parser = ExpositionParser(self._limits, self._skeletons)
+                most = float(self._limits.max_series)
+                fresh = _Known(parser, EngineMapper(target, self._plans), status, _Allowance(most, most, 0.0))
                 if known is not None:
                     self._hide(known, target)
                 self._known[target.name] = known = fresh

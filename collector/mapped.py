@@ -1,11 +1,12 @@
 """An engine's scrape in common families: the plan of a layout, and the values of a moment."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 
 from catalog.family import Family
 from collector.exposition.model import Labels
+from collector.exposition.writer import escaped, series_text
 from collector.targets import Target
 
 
@@ -46,16 +47,37 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MappedSeries:
-    """One of our series: the exposed sample name, labels and how they stand in the text."""
+    """One of our series: the exposed sample name, its labels, and how they stand in the text.
+
+    All targets with the same exposition share it, so the label `target` is left empty: `labels` has it in its place
+    with the value '', and `before` and `after` are the text around its value.
+    """
 
     family: Family
     name: str
     labels: Labels
-    text: str
+    before: str
+    after: str
 
     def label(self, name: str) -> str:
         """The value of a label, or ''."""
         return next((value for key, value in self.labels if key == name), "")
+
+    def text_of(self, target: str) -> str:
+        """Name and labels as they stand before the value, for a target's name."""
+        return self.before + escaped(target) + self.after
+
+    def labels_of(self, target: str) -> Labels:
+        """The labels with a target's name."""
+        return tuple((key, target if key == "target" else value) for key, value in self.labels)
+
+
+def mapped_series(family: Family, name: str, labels: Labels) -> MappedSeries:
+    """A series whose label `target` is to be filled in."""
+    whole = series_text(name, labels)
+    # It is the first of all labels, so nothing that somebody chose stands before it.
+    before, mark, after = whole.partition('{target="')
+    return MappedSeries(family, name, labels, before + mark, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +89,12 @@ class Computed:
     sources: tuple[Source, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Plan:
-    """What a layout means: which of our series take which values.  The same object while the layout is."""
+    """What a layout means: which of our series take which values.  The same object while the layout is.
+
+    Targets that share a layout, and whose configuration says the same of engine and model, share it.
+    """
 
     engine: str
     models: tuple[str, ...]
@@ -78,6 +103,7 @@ class Plan:
     start: int | None = None  # the scrape's position of the time at which the engine's process started
     _copied: tuple[int, ...] = ()
     _computed: tuple[Computed, ...] = ()
+    parts: Mapping[str, slice] = field(default_factory=dict)  # each family's series
 
     def values(self, values: Sequence[float]) -> list[float | None]:
         """Our values from the scrape's, in the order of `series`."""
@@ -92,7 +118,7 @@ class Plan:
 
     def families(self) -> tuple[str, ...]:
         """Names of the families that have a series."""
-        return tuple(dict.fromkeys(series.family.name for series in self.series))
+        return tuple(self.parts)
 
 
 @dataclass(frozen=True, slots=True)

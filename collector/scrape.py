@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
 
 import aiohttp
@@ -13,8 +15,8 @@ from opentelemetry.trace import StatusCode
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
-from collector.engine_state import EngineStates
-from collector.fetch import ScrapeFailure, fetch, new_session
+from collector.engine_state import EngineStates, Record, table_of
+from collector.fetch import ScrapeFailure, allow_connections, fetch, new_session
 from collector.ingest import ScrapeIngest, ScrapeResult, TargetStatus
 from collector.served import Served
 from collector.settings import ScrapeSettings
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 TRACER = trace.get_tracer("tidegauge.collector")
 
 Sink = Callable[[pa.Table], Awaitable[None] | None]
+KEEP_ALIVE_INTERVALS = 2
+ROWS_EVERY_SECONDS = 1.0
+PARSING_THREADS = 2
 OnScrape = Callable[[ScrapeResult], Awaitable[None] | None]
 
 
@@ -62,23 +67,33 @@ class Scraper:
         self._clock = clock
         self._metrics = metrics
         self._loops: dict[Target, asyncio.Task[None]] = {}
+        self._rows: list[Record] = []
+        # A pool of its own: whatever a target sends, others who need a thread do not wait for it.
+        self._parsing = ThreadPoolExecutor(PARSING_THREADS, thread_name_prefix="scrape")
 
     async def run(self) -> None:
         """Scrapes until cancelled, following changes of the `file_sd` files."""
-        session = new_session()
+        allow_connections()
+        session = new_session(KEEP_ALIVE_INTERVALS * self._settings.interval)
+        storing = asyncio.create_task(self._store())
         try:
             while True:
                 await self._follow(session)
                 await self._clock.sleep(self._settings.file_sd_refresh)
         finally:
+            storing.cancel()
             await self._stop(list(self._loops))
+            await self._hand_rows()
             await session.close()
+            self._parsing.shutdown(wait=False)
 
     async def once(self) -> list[ScrapeResult]:
         """Every target scraped now, at the same time: for `tidegauge check --live`."""
         targets = await asyncio.to_thread(self._targets.refresh)
         async with new_session() as session:
-            return await asyncio.gather(*(self.scrape(target, session) for target in targets))
+            results = await asyncio.gather(*(self.scrape(target, session) for target in targets))
+        await self._hand_rows()
+        return results
 
     def statuses(self) -> list[TargetStatus]:
         """What is known of every target."""
@@ -107,22 +122,31 @@ class Scraper:
                 self.ingest.on_scrape(target, at, None, str(failure))
             result = self.ingest.failed(target, failure.reason, str(failure), at)
         else:
-            arguments = (target, answer.text, at)
+            work = partial(self.ingest.ingest, target, answer.text, at, openmetrics=answer.openmetrics)
             if len(answer.text) > settings.parse_in_thread_above:
-                work = asyncio.to_thread(self.ingest.ingest, *arguments, openmetrics=answer.openmetrics)
-                result = await _to_the_end(work)
+                result = await _to_the_end(asyncio.get_running_loop().run_in_executor(self._parsing, work))
             else:
-                result = self.ingest.ingest(*arguments, openmetrics=answer.openmetrics)
+                result = work()
         took = perf_counter() - began
         self._metrics.gauges.tidegauge_scrape_duration_seconds.labels(target=target.name).set(took)
-        await self._hand_on(result)
-        return result
-
-    async def _hand_on(self, result: ScrapeResult) -> None:
-        if result.rows is not None and result.rows.num_rows:
-            await _awaited(self._sink(result.rows))
+        self._rows += result.records
         if self._on_scrape is not None:
             await _awaited(self._on_scrape(result))
+        return result
+
+    async def _store(self) -> None:
+        """Hands on what was scraped, many targets' rows at once: a commit costs more than its rows."""
+        while True:
+            await self._clock.sleep(min(ROWS_EVERY_SECONDS, self._settings.interval))
+            await self._hand_rows()
+
+    async def _hand_rows(self) -> None:
+        rows, self._rows = self._rows, []
+        try:
+            if rows:
+                await _awaited(self._sink(table_of(rows)))
+        except Exception as error:
+            self._unexpected("scrape", error)
 
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         """Starts and stops loops so that there is one for each target."""
@@ -131,7 +155,8 @@ class Scraper:
         except Exception as error:  # whatever a file holds, the known targets stay
             self._unexpected("discovery", error)
             return
-        await self._stop([target for target in self._loops if target not in targets])
+        listed = set(targets)
+        await self._stop([target for target in self._loops if target not in listed])
         for target in targets:
             if target not in self._loops:
                 self.ingest.expect(target)
@@ -165,13 +190,12 @@ class Scraper:
         )
 
 
-async def _to_the_end(work: Coroutine[None, None, ScrapeResult]) -> ScrapeResult:
+async def _to_the_end(work: asyncio.Future[ScrapeResult]) -> ScrapeResult:
     """The outcome of work in a thread, which a cancellation does not stop: so it is waited for, then cancelled."""
-    task = asyncio.create_task(work)
     try:
-        return await asyncio.shield(task)
+        return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await asyncio.wait([work])
         raise
 
 

@@ -1,6 +1,6 @@
 """What `/metrics` serves: the last scrape of every target in common families, and our own registry."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from threading import Lock
 
 from prometheus_client import CollectorRegistry
@@ -13,6 +13,7 @@ from catalog.family import families
 from collector.exposition.writer import (
     OPENMETRICS_CONTENT_TYPE,
     TEXT_CONTENT_TYPE,
+    escaped,
     family_header,
     number,
     wants_openmetrics,
@@ -54,13 +55,13 @@ class Served:
     def render(self, accept: str | None = None) -> tuple[bytes, str]:
         """The exposition in the format that `accept` prefers, and its content type."""
         openmetrics = wants_openmetrics(accept)
-        body = rendered(self.current(), openmetrics=openmetrics)
+        pieces = rendered(self.current(), openmetrics=openmetrics)
         if self._registry is not None:
-            own = (openmetrics_of if openmetrics else text_of)(_WithoutCreated(self._registry)).decode()
-            body += own.removesuffix("# EOF\n")
+            own = (openmetrics_of if openmetrics else text_of)(_WithoutCreated(self._registry))
+            pieces.append(own.removesuffix(b"# EOF\n"))
         if openmetrics:
-            return (body + "# EOF\n").encode(), OPENMETRICS_CONTENT_TYPE
-        return body.encode(), TEXT_CONTENT_TYPE
+            return b"".join([*pieces, b"# EOF\n"]), OPENMETRICS_CONTENT_TYPE
+        return b"".join(pieces), TEXT_CONTENT_TYPE
 
 
 class _WithoutCreated:
@@ -76,14 +77,27 @@ class _WithoutCreated:
             yield kept
 
 
-def rendered(scrapes: Iterable[Mapped], *, openmetrics: bool) -> str:
+def rendered(scrapes: Sequence[Mapped], *, openmetrics: bool) -> list[bytes]:
     """The scrapes' samples, each family once under its header, whatever the number of targets; without `# EOF`."""
-    by_family: dict[str, list[str]] = {}
-    for mapped in scrapes:
-        for series, value in mapped.samples():
-            by_family.setdefault(series.family.name, []).append(f"{series.text} {number(value)}\n")
+    pieces = []
+    there = set().union(*(mapped.plan.parts for mapped in scrapes))
+    for name, family in families().items():
+        if name in there:
+            head = family_header(family, openmetrics=openmetrics)
+            pieces.append("".join([head, *(_lines(mapped, name) for mapped in scrapes)]).encode())
+    return pieces
+
+
+def _lines(mapped: Mapped, family: str) -> str:
+    """A family's samples of one target."""
+    part = mapped.plan.parts.get(family)
+    if part is None:
+        return ""
+    target = escaped(mapped.target.name)
     return "".join(
-        family_header(family, openmetrics=openmetrics) + "".join(by_family[name])
-        for name, family in families().items()
-        if name in by_family
+        [
+            f"{series.before}{target}{series.after} {number(value)}\n"
+            for series, value in zip(mapped.plan.series[part], mapped.values[part], strict=True)
+            if value is not None
+        ]
     )

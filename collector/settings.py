@@ -83,7 +83,10 @@ class ScrapeSettings(BaseModel):
         default=ByteSize(16 * MIB), ge=1024, description="of the answer, as it arrives and decompressed"
     )
     max_series: int = Field(
-        default=20_000, ge=10, description="vLLM serves some 400 a model; past this the scrape is refused"
+        default=10_000,
+        ge=10,
+        description="of one target, and how many new ones it may bring an hour; vLLM serves some 400 a model; past "
+        "this the scrape is refused",
     )
     max_label_value: int = Field(
         default=8_192, ge=64, description="characters of a label's value; past this the scrape is refused"
@@ -94,7 +97,7 @@ class ScrapeSettings(BaseModel):
         description="how long a failing target's last good scrape is served on; three intervals unless said otherwise",
     )
     parse_in_thread_above: ByteSize = Field(
-        default=ByteSize(256 * 1024),
+        default=ByteSize(32 * 1024),
         ge=0,
         description="longer answers are parsed in a thread, so that others' scrapes go on",
     )

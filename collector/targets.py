@@ -30,17 +30,14 @@ class Target:
     url: str
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     token: str = field(default="", repr=False)  # sent as `Authorization: Bearer`
+    name: str = field(init=False, compare=False)  # the label `instance`, else host and port of the URL
+    shown_url: str = field(init=False, compare=False)  # without user, password and query, fit for labels and logs
 
-    @property
-    def name(self) -> str:
-        """The label `instance`, else host and port of the URL."""
-        return self.labels.get("instance") or urlsplit(self.url).netloc.rpartition("@")[2]
-
-    @property
-    def shown_url(self) -> str:
-        """The URL without user, password and query, fit for labels and logs."""
+    def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        place = parts.netloc.rpartition("@")[2]
+        object.__setattr__(self, "name", self.labels.get("instance") or place)
+        object.__setattr__(self, "shown_url", urlunsplit((parts.scheme, place, parts.path, "", "")))
 
 
 def checked(url: str, labels: Mapping[str, str] | None = None, token: str = "") -> Target:

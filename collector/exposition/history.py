@@ -13,7 +13,7 @@ from collector.exposition.model import Labels
 from collector.exposition.writer import family_header, header, number, series_text
 
 if TYPE_CHECKING:
-    from collector.mapped import Mapped, Plan
+    from collector.mapped import Mapped
 
 # What the client library adds to each counter and histogram; nobody queries it.
 _LEFT_OUT = "_created"
@@ -64,9 +64,9 @@ class ExpositionHistory:
             raise ValueError(f"{at:.3f} is not after the tick before, {self._last:.3f}")
         self._last = at
         for mapped in scrapes:
-            for name, kind_header, labels, positions in _groups(mapped.plan):
+            for name, kind_header, labels, positions in _groups(mapped):
                 there = [position for position in positions if mapped.values[position] is not None]
-                texts = tuple(mapped.plan.series[position].text for position in there)
+                texts = tuple(mapped.plan.series[position].text_of(mapped.target.name) for position in there)
                 if there:
                     history = self._families.setdefault(name, _History(kind_header))
                     history.add(labels, texts, at, (mapped.values[position] or 0.0 for position in there))
@@ -109,12 +109,12 @@ class ExpositionHistory:
 Group = tuple[str, str, Labels, Sequence[int]]
 
 
-def _groups(plan: "Plan") -> list[Group]:
-    """The plan's series by family and by labels without `le`: the metrics of OpenMetrics."""
+def _groups(mapped: "Mapped") -> list[Group]:
+    """The scrape's series by family and by labels without `le`: the metrics of OpenMetrics."""
     groups: dict[tuple[str, Labels], list[int]] = {}
     headers: dict[str, str] = {}
-    for position, series in enumerate(plan.series):
-        labels = tuple(item for item in series.labels if item[0] != "le")
+    for position, series in enumerate(mapped.plan.series):
+        labels = tuple(item for item in series.labels_of(mapped.target.name) if item[0] != "le")
         groups.setdefault((series.family.name, labels), []).append(position)
         if series.family.name not in headers:
             headers[series.family.name] = family_header(series.family, openmetrics=True)

@@ -1,12 +1,23 @@
 """What a scrape holds."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Labels = tuple[tuple[str, str], ...]
 
 # Suffixes under which a family's samples appear, longest first.
 SUFFIXES = ("_created", "_bucket", "_gcount", "_count", "_total", "_gsum", "_info", "_sum")
+
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*+)"')
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
+
+
+def unescaped(raw: str) -> str:
+    """What stands between quotation marks; unknown escapes stay as they are, as in Prometheus."""
+    return _ESCAPE.sub(lambda match: _ESCAPED.get(match.group(1), match.group()), raw) if "\\" in raw else raw
 
 
 class MalformedExposition(ValueError):
@@ -25,9 +36,18 @@ class TooManySeries(ValueError):
         super().__init__(f"more than {limit} series; raise scrape.max_series, or serve fewer")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """One time series; the same object in every scrape of a target, so that identity is equality."""
+class TooManyNewSeries(ValueError):
+    """The scrape brings more series that were not there before than the target may bring now."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"more than {limit} series that it did not have before; a target may bring scrape.max_series of them an "
+            "hour: is there an id in a label?"
+        )
+
+
+class Series(NamedTuple):
+    """One time series."""
 
     name: str
     labels: Labels  # sorted by name
@@ -64,23 +84,38 @@ class Metadata:
         return "untyped"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Layout:
     """The part of a scrape that seldom changes: the same object as long as nothing but values did.
 
-    `repeated` are positions of series that were there before in the same scrape; the first one counts.
+    `heads` are the series as the text spells them; they are taken apart only when somebody asks, since most of what
+    a target serves is never looked at.
     """
 
-    series: tuple[Series, ...]
+    heads: tuple[str, ...]
     metadata: Metadata
-    repeated: frozenset[int] = frozenset()
+
+    def names(self) -> list[str]:
+        """The series' names."""
+        return [head.partition("{")[0].strip(" \t") for head in self.heads]
+
+    def labels(self, position: int) -> Labels:
+        """The labels of one series."""
+        found = _LABEL.findall(self.heads[position].partition("{")[2])
+        return tuple(sorted((name, unescaped(raw)) for name, raw in found))
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """All series, taken apart."""
+        return tuple(Series(name, self.labels(position)) for position, name in enumerate(self.names()))
 
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """A parsed exposition: `values[i]` belongs to `layout.series[i]`; timestamps (seconds) and exemplars are sparse."""
+    """A parsed exposition: `values[i]` belongs to `layout.heads[i]`; timestamps (seconds) and exemplars are sparse."""
 
     layout: Layout
     values: Sequence[float]
     timestamps: Mapping[int, float]
     exemplars: Mapping[int, Exemplar]
+    new: int = 0  # series that the target's last good scrape did not have

@@ -1,4 +1,4 @@
-"""A parser that knows a target's series by their raw text, since between two scrapes only values change."""
+"""A parser that knows how a target's last scrape looked, since between two scrapes only values change."""
 
 import re
 from dataclasses import dataclass
@@ -10,9 +10,11 @@ from collector.exposition.model import (
     MalformedExposition,
     Metadata,
     Scrape,
-    Series,
+    TooManyNewSeries,
     TooManySeries,
+    unescaped,
 )
+from collector.exposition.skeleton import Parts, Skeleton, SkeletonPool, split
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*+)"[ \t]*(,|(?=}))')
@@ -22,10 +24,8 @@ _NUMBER = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|infinity)|[+-]?nan", re.ASCII | re.IGNORECASE
 )
 _COMMENT = re.compile(r"[ \t]*#[ \t]*(HELP|TYPE|UNIT)[ \t]+([^ \t]+)(?:[ \t]+(.*))?")
-_ESCAPE = re.compile(r"\\(.)")
 _TEXT_TYPES = ("counter", "gauge", "histogram", "summary", "untyped")
 _OPENMETRICS_TYPES = (*_TEXT_TYPES[:4], "unknown", "info", "stateset", "gaugehistogram")
-_ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,119 +40,102 @@ class ParserLimits:
 
 
 class ExpositionParser:
-    """Parses the scrapes of one target; remembers its series, and nothing else, between them.
+    """Parses the scrapes of one target; remembers how its last one looked, and nothing else, between them.
 
-    The memory is bounded: past twice `max_series` entries it begins anew.  Not thread-safe.
+    Parsers that are given the same `pool` share what they remember, so that a fleet of one engine costs the memory of
+    one.  Not thread-safe; the pool is.
     """
 
-    def __init__(self, limits: ParserLimits | None = None) -> None:
+    def __init__(self, limits: ParserLimits | None = None, pool: SkeletonPool | None = None) -> None:
         self.limits = limits or ParserLimits()
-        self._known: dict[str, Series] = {}
-        self._interned: dict[tuple[str, Labels], Series] = {}
-        self._keys: list[str] = []
-        self._comments: list[str] = []
-        self._openmetrics = False
+        self._pool = SkeletonPool() if pool is None else pool
+        self._skeleton: Skeleton | None = None
         self._layout = Layout((), Metadata())
 
     @property
     def remembered(self) -> int:
-        """Raw series texts in memory."""
-        return len(self._known)
+        """Series in memory."""
+        return len(self._layout.heads)
 
-    def parse(self, text: str, *, openmetrics: bool | None = None) -> Scrape:
+    def parse(self, text: str, *, openmetrics: bool | None = None, max_new: int | None = None) -> Scrape:
         """The samples of `text`; without `openmetrics` the closing `# EOF` tells which format it is.
 
-        Raises MalformedExposition or TooManySeries.
+        `max_new` bounds the series that the last good scrape did not have.  Raises MalformedExposition, TooManySeries
+        or TooManyNewSeries; then what was remembered stays.
         """
         if openmetrics is None:
             openmetrics = text.endswith(("# EOF\n", "# EOF"))
         if openmetrics:
             text = _without_eof(text)
-        if max(len(self._known), len(self._interned)) > 2 * self.limits.max_series:
-            self._known, self._interned = {}, {}
         lines = text.split("\n")
-        scrape = self._fast(lines, openmetrics)
-        return self._slow(lines, openmetrics) if scrape is None else scrape
+        parts = split(lines)
+        scrape = self._fast(parts, openmetrics)
+        if scrape is not None:
+            return scrape
+        if len(lines) > self.limits.max_series and sum(map(_is_sample, lines)) > self.limits.max_series:
+            raise TooManySeries(self.limits.max_series)
+        return self._slow(lines, parts, openmetrics, len(lines) if max_new is None else max_new)
 
-    def _fast(self, lines: list[str], openmetrics: bool) -> Scrape | None:
-        """The scrape if every line is a known comment or a known series and a value, else None."""
-        known, seen = self._known, set(self._comments)
-        keys: list[str] = []
-        words: list[str] = []
-        comments: list[str] = []
-        for line in lines:
-            key, _, word = line.rpartition(" ")
-            if key in known:
-                keys.append(key)
-                words.append(word)
-            elif line in seen:
-                comments.append(line)
-            elif line:
-                return None
-        joined = "".join(words)
-        if not joined.isascii() or not joined.isprintable() or "_" in joined or "" in words:
-            return None  # float() would take more than the formats do
-        try:
-            values = list(map(float, words))
-        except ValueError:
+    def _fast(self, parts: Parts, openmetrics: bool) -> Scrape | None:
+        """The scrape if nothing but values differs from one that was seen, else None."""
+        skeleton = self._skeleton
+        if skeleton is None or not skeleton.fits(parts, openmetrics):
+            skeleton = self._pool.find(parts, openmetrics)
+        values = skeleton.values(parts) if skeleton else None
+        if skeleton is None or values is None or len(values) > self.limits.max_series:
             return None
-        if keys != self._keys or comments != self._comments or openmetrics is not self._openmetrics:
-            self._remember(keys, comments, openmetrics, [known[key] for key in keys])
-        return Scrape(self._layout, values, {}, {})
+        self._skeleton, self._layout = skeleton, skeleton.layout
+        return Scrape(skeleton.layout, values, {}, {})
 
-    def _slow(self, lines: list[str], openmetrics: bool) -> Scrape:
-        keys: list[str] = []
-        comments: list[str] = []
-        series: list[Series] = []
+    def _slow(self, lines: list[str], parts: Parts, openmetrics: bool, max_new: int) -> Scrape:
+        known = set(self._layout.heads)
+        fresh = 0
+        comments: list[int] = []
+        heads: list[str] = []
         values: list[float] = []
         timestamps: dict[int, float] = {}
         exemplars: dict[int, Exemplar] = {}
+        simple = True  # nothing but values behind the series
         for number, line in enumerate(lines, 1):
             if len(line) > self.limits.max_line:
                 raise MalformedExposition(number, line, f"at most {self.limits.max_line} characters in a line")
-            if line.lstrip(" \t").startswith("#"):
+            head, word = parts.heads[number - 1], parts.words[number - 1]
+            if head in known and _NUMBER.fullmatch(word) is not None:
+                heads.append(head)
+                values.append(float(word))
+                continue
+            if not _is_sample(line):
                 _check_comment(line, number, openmetrics)
-                comments.append(line)
+                comments.append(number - 1)
                 continue
-            if not line.strip(" \t"):
-                continue
-            if len(values) >= self.limits.max_series:
-                raise TooManySeries(self.limits.max_series)
-            found, end = self._series(line, number)
+            end = self._series_end(line, number)
             value, timestamp, exemplar = self._rest(line, end, number, openmetrics)
             if timestamp is not None:
                 timestamps[len(values)] = timestamp
             if exemplar is not None:
                 exemplars[len(values)] = exemplar
-            key = line.rpartition(" ")[0]
-            if key.rstrip(" \t") == line[:end].rstrip(" \t"):  # nothing but a value behind the series
-                self._known[key] = found
-            keys.append(line[:end])
-            series.append(found)
+            found = line[:end].strip(" \t")
+            simple = simple and head.strip(" \t") == found
+            if found not in known:
+                fresh += 1
+                if fresh > max_new:
+                    raise TooManyNewSeries(max_new)
+            heads.append(head if head == found else found)
             values.append(value)
-        self._remember(keys, comments, openmetrics, series)
-        return Scrape(self._layout, values, timestamps, exemplars)
+        self._remember(heads, _metadata([lines[place] for place in comments]))
+        if simple:
+            self._skeleton = self._pool.keep(Skeleton(parts, comments, self._layout, openmetrics), parts, openmetrics)
+            self._layout = self._skeleton.layout
+        return Scrape(self._layout, values, timestamps, exemplars, fresh)
 
-    def _remember(self, keys: list[str], comments: list[str], openmetrics: bool, series: list[Series]) -> None:
+    def _remember(self, heads: list[str], metadata: Metadata) -> None:
         """A new layout, if anything but values has changed."""
-        same_comments = comments == self._comments and openmetrics is self._openmetrics
-        metadata = self._layout.metadata if same_comments else _metadata(comments)
-        if same_comments and series == list(self._layout.series):
-            self._keys = keys
-            return
-        if len(series) > self.limits.max_series:
-            raise TooManySeries(self.limits.max_series)
-        first: set[Series] = set()
-        repeated = set()
-        for position, one in enumerate(series):
-            if one in first:
-                repeated.add(position)
-            first.add(one)
-        self._layout = Layout(tuple(series), metadata, frozenset(repeated))
-        self._keys, self._comments, self._openmetrics = keys, comments, openmetrics
+        self._skeleton = None
+        if tuple(heads) != self._layout.heads or metadata != self._layout.metadata:
+            self._layout = Layout(tuple(heads), metadata)
 
-    def _series(self, line: str, number: int) -> tuple[Series, int]:
-        """The series that the line begins with, and where its text ends."""
+    def _series_end(self, line: str, number: int) -> int:
+        """Where the text of the series that the line begins with ends."""
         start = len(line) - len(line.lstrip(" \t"))
         name = _NAME.match(line, start)
         if name is None:
@@ -162,14 +145,14 @@ class ExpositionParser:
         end = name.end()
         while end < len(line) and line[end] in " \t":
             end += 1
+        labels: Labels = ()
         if line[end : end + 1] == "{":
             labels, end = self._labels(line, end + 1, number)
         else:
-            labels, end = (), name.end()
+            end = name.end()
         if line[end : end + 1] not in (" ", "\t") and not labels:
             raise MalformedExposition(number, line, "a space and a value after the metric name")
-        key = (name.group(), labels)
-        return self._interned.setdefault(key, Series(*key)), end
+        return end
 
     def _labels(self, line: str, position: int, number: int) -> tuple[Labels, int]:
         labels: dict[str, str] = {}
@@ -186,7 +169,7 @@ class ExpositionParser:
             if len(raw) > self.limits.max_label_value:
                 limit = self.limits.max_label_value
                 raise MalformedExposition(number, line, f"at most {limit} characters in the value of {name!r}")
-            labels[name] = _unescaped(raw) if "\\" in raw else raw
+            labels[name] = unescaped(raw)
             if len(labels) > self.limits.max_labels:
                 raise MalformedExposition(number, line, f"at most {self.limits.max_labels} labels")
             position = label.end()
@@ -223,9 +206,9 @@ def _number(word: str, line: str, number: int, expected: str) -> float:
     return float(word)
 
 
-def _unescaped(raw: str) -> str:
-    # Unknown escapes stay as they are, as in Prometheus.
-    return _ESCAPE.sub(lambda match: _ESCAPED.get(match.group(1), match.group()), raw)
+def _is_sample(line: str) -> bool:
+    start = line.lstrip(" \t")[:1]
+    return start not in ("", "#")
 
 
 def _without_eof(text: str) -> str:
@@ -253,7 +236,7 @@ def _metadata(comments: list[str]) -> Metadata:
             continue
         word, name, text = match.group(1), match.group(2), match.group(3) or ""
         if word == "HELP":
-            helps[name] = _unescaped(text) if "\\" in text else text
+            helps[name] = unescaped(text)
         elif word == "UNIT":
             units[name] = text
         else:

@@ -7,6 +7,7 @@ from collector.exposition.model import Labels
 
 TEXT_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+_SPECIAL = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
 
 
 def wants_openmetrics(accept: str | None) -> bool:
@@ -37,11 +38,8 @@ def _weight(text: str) -> float:
 
 def number(value: float) -> str:
     """The shortest text that reads back as the same float."""
-    if value != value:
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "+Inf" if value > 0 else "-Inf"
-    return repr(float(value))
+    text = repr(float(value))
+    return _SPECIAL.get(text, text)
 
 
 def escaped(value: str) -> str:

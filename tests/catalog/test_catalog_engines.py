@@ -49,7 +49,7 @@ def mapped(mapping: str, exposition: str, monkeypatch: pytest.MonkeyPatch, head:
     target = checked("http://a:1", {"engine": "x"} if engine.hint_only else {})
     result = EngineMapper(target).map(ExpositionParser().parse(exposition), 0.0)
     return [
-        series.text.replace('target="a:1",engine="x",', "").replace(families_prefix(series.family.name), "")
+        series.text_of("a:1").replace('target="a:1",engine="x",', "").replace(families_prefix(series.family.name), "")
         + f" {value!r}"
         for series, value in result.samples()
     ]

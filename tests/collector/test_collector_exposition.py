@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
-from collector.exposition.model import Exemplar, MalformedExposition, Scrape, TooManySeries
+from collector.exposition.model import Exemplar, MalformedExposition, Scrape, TooManyNewSeries, TooManySeries
 from collector.exposition.parser import ExpositionParser, ParserLimits
+from collector.exposition.skeleton import SkeletonPool
 from collector.exposition.writer import number, series_text, wants_openmetrics
 
 DATA = Path(__file__).parents[1] / "data"
@@ -86,10 +87,34 @@ def test_a_changed_type_makes_another_layout() -> None:
     assert (before.metadata.type_of("a"), after.metadata.type_of("a")) == ("gauge", "counter")
 
 
-def test_labels_in_another_order_are_the_same_series_and_count_once() -> None:
-    layout = ExpositionParser().parse('a{x="1",y="2"} 1\na{y="2",x="1"} 2\n').layout
-    assert layout.series[0] is layout.series[1]
-    assert layout.repeated == {1}
+def test_labels_in_another_order_are_the_same_series() -> None:
+    first, second = ExpositionParser().parse('a{x="1",y="2"} 1\na{y="2", x="1",} 2\n').layout.series
+    assert first == second
+
+
+def test_targets_that_serve_the_same_series_share_one_layout() -> None:
+    pool = SkeletonPool()
+    texts = [read(path) for path in RECORDED[:3]]
+    parsers = [ExpositionParser(pool=pool) for _ in texts]
+    layouts = {id(parser.parse(text).layout) for parser, text in zip(parsers, texts, strict=True)}
+    alone = {id(ExpositionParser().parse(text).layout) for text in texts}
+    assert (len(layouts), len(alone)) == (1, 3)
+
+
+def test_a_pool_keeps_nothing_that_no_parser_has() -> None:
+    pool = SkeletonPool()
+    parser = ExpositionParser(pool=pool)
+    for round_ in range(20):
+        parser.parse(f'a{{id="{round_}"}} 1\n')
+    assert len(pool) == 1
+
+
+def test_series_that_were_not_there_before_are_bounded_and_the_known_ones_stay() -> None:
+    parser = ExpositionParser()
+    parser.parse("a 1\nb 1\n")
+    with pytest.raises(TooManyNewSeries, match="more than 1 series that it did not have before"):
+        parser.parse("a 1\nc 1\nd 1\n", max_new=1)
+    assert parser.parse("a 1\nc 1\n", max_new=1).new == 1
 
 
 @pytest.mark.parametrize(
@@ -117,8 +142,7 @@ def test_more_series_than_the_limit_are_refused_and_not_remembered_for_ever() ->
             parser.parse("".join(f'a{{id="{round_}-{index}"}} 1\n' for index in range(60)))
     for round_ in range(40):
         parser.parse("".join(f'a{{id="{round_}-{index}"}} 1 1700000000000\n' for index in range(40)))
-    assert parser.remembered <= 150
-    assert len(parser._interned) <= 150
+    assert parser.remembered <= 50
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families as text_fami
 from catalog.engine import engines
 from catalog.family import families
 from catalog.instruments import Instruments
+from collector.engine_mapping import EngineMapper
 from collector.engine_state import EngineStates
 from collector.exposition.history import ExpositionHistory
+from collector.exposition.parser import ExpositionParser
 from collector.ingest import ScrapeIngest
 from collector.served import Served
 from collector.settings import ScrapeSettings
@@ -47,7 +49,8 @@ class Bench:
         self.clock = HandClock()
         self.registry = CollectorRegistry()
         self.served = Served(self.clock, 15.0, self.registry)
-        self.ingest = ScrapeIngest(ScrapeSettings(), self.served, EngineStates(), Instruments(self.registry))
+        self.metrics = Instruments(self.registry)
+        self.ingest = ScrapeIngest(ScrapeSettings(), self.served, EngineStates(), self.metrics)
 
     def engine_values(self, accept: str | None = None) -> Values:
         """Every engine sample on /metrics."""
@@ -212,6 +215,65 @@ def test_a_target_that_leaves_takes_all_its_series_along(bench: Bench) -> None:
     bench.ingest.forget(target)
     assert b"gpu-7" not in bench.served.render()[0]
     assert bench.ingest.statuses() == []
+
+
+def test_targets_that_serve_the_same_share_all_but_their_values_and_names(bench: Bench) -> None:
+    first, second = (
+        bench.ingest.ingest(checked(url), read(path), bench.clock.now()).mapped
+        for url, path in (("http://a:1", VLLM[40]), ("http://b:1", VLLM[41]))
+    )
+    assert first is not None
+    assert second is not None
+    assert first.plan is second.plan
+    assert [mapped.plan.series[0].text_of(mapped.target.name).partition(",")[0] for mapped in (first, second)] == [
+        'gen_ai_server_time_to_first_token_seconds_bucket{target="a:1"',
+        'gen_ai_server_time_to_first_token_seconds_bucket{target="b:1"',
+    ]
+
+
+def test_what_the_configuration_says_of_a_target_is_not_shared(bench: Bench) -> None:
+    texts = [read(LLAMACPP[0])] * 2
+    for name, text in zip("ab", texts, strict=True):
+        bench.ingest.ingest(checked(f"http://{name}:1", {"model": name}), text, bench.clock.now())
+    assert {(dict(labels)["target"], dict(labels)["model"]) for _, labels in bench.engine_values()} == {
+        ("a:1", "a"),
+        ("b:1", "b"),
+    }
+
+
+def test_every_engine_family_has_the_target_as_its_first_label() -> None:
+    served = {families()[rule.family] for engine in engines().values() for rule in engine.rules}
+    assert {family.labels[0] for family in served} == {"target"}
+
+
+def test_a_series_that_is_there_twice_counts_once_however_it_is_spelled(bench: Bench) -> None:
+    text = (
+        'vllm:num_requests_running{model_name="m",engine="0"} 3\n'
+        'vllm:num_requests_running{engine="0", model_name="m",} 4\n'
+    )
+    bench.ingest.ingest(checked("http://a:1"), text, bench.clock.now())
+    assert list(bench.engine_values().values()) == [3.0]
+
+
+def test_ids_in_labels_are_refused_once_the_hour_s_allowance_is_used_up(bench: Bench) -> None:
+    bench.ingest = ScrapeIngest(ScrapeSettings(max_series=100), bench.served, EngineStates(), bench.metrics)
+    target, reasons = checked("http://a:1"), []
+    for round_ in range(5):
+        text = "vllm:num_requests_running 1\n" + "".join(f'vllm:x{{id="{round_}-{n}"}} 1\n' for n in range(40))
+        reasons.append(bench.ingest.ingest(target, text, bench.clock.now()).reason)
+    plain = bench.ingest.ingest(target, "vllm:num_requests_running 1\n", bench.clock.now())
+    bench.clock.time += 3600
+    again = bench.ingest.ingest(target, text, bench.clock.now())
+    assert (reasons, plain.reason, again.reason) == (["", "", "", "too_many_series", "too_many_series"], "", "")
+
+
+def test_models_that_come_and_go_are_not_kept_for_ever() -> None:
+    states = EngineStates()
+    parser, mapper = ExpositionParser(), EngineMapper(checked("http://a:1"))
+    for round_ in range(30):
+        text = "".join(f'vllm:num_preemptions_total{{model_name="{round_}-{n}"}} 1\n' for n in range(100))
+        states.rows(mapper.map(parser.parse(text), float(round_)))
+    assert states.remembered("a:1") <= 1_200
 
 
 def rows(bench: Bench, target: Target, *texts: str) -> list[dict[str, object]]:
