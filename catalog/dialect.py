@@ -21,7 +21,7 @@ class Place(StrEnum):
     """Where a value stands; also the key of a `[[map]]` entry that names it."""
 
     ATTRIBUTE = "attribute"  # an attribute of the span
-    FLATTENED = "flattened"  # a list spread over span attributes: prefix.0.field, prefix.1.field
+    FLATTENED = "flattened"  # a list or an object spread over span attributes: prefix.0.field, prefix.field
     RESOURCE = "resource"  # an attribute of the resource
     EVENT = "event"  # an event of the span, by name
     SCOPE = "scope"  # the name of the instrumentation scope
@@ -47,13 +47,25 @@ class Conversion(StrEnum):
     MESSAGES_OUT = "messages_out"  # an answer, in any client's form
     DOCUMENTS = "documents"  # what a retrieval found
     JSON = "json"  # JSON text as it is, an object as JSON text
+    FLAG = "flag"  # true or false, in strings too
+    QUOTED = "quoted"  # text in a JSON string; bare text yields nothing
+    TOOLS = "tools"  # definitions of tools, in any client's form
+    ARGUMENTS = "arguments"  # JSON; of Python's {"args": [], "kwargs": {...}} the latter
+    CONTENT = "content"  # text as it is, lists and objects as JSON text
+    TAGS = "tags"  # a list of texts
+    METADATA = "metadata"  # an object; ids of users in it are hashed
+    METADATA_JSON = "metadata_json"  # likewise, where each value is JSON text
+    DOCUMENTS_ONLY = "documents_only"  # as documents, where nothing but the form says that they are some
+    RETRIEVAL = "retrieval"  # the kind, for such documents
+    EVENT_MESSAGE = "event_message"  # the message of the exception that was recorded
     HASH = "hash"  # keyed hash: the value itself is not stored
 
 
 # A column that is not here is text.
 COLUMN_CONVERSIONS: Mapping[str, Conversion] = MappingProxyType(
     {
-        **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"), Conversion.INTEGER),
+        **dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), Conversion.INTEGER),
+        **dict.fromkeys(("cached_tokens", "cache_creation_tokens", "reasoning_tokens"), Conversion.INTEGER),
         **dict.fromkeys(
             ("cost_usd", "time_to_first_token_s", "queue_time_s", "prefill_time_s", "decode_time_s"), Conversion.NUMBER
         ),
@@ -62,12 +74,25 @@ COLUMN_CONVERSIONS: Mapping[str, Conversion] = MappingProxyType(
         "finish_reason": Conversion.FIRST,
         "error_type": Conversion.CLASS_NAME,
         "response_schema": Conversion.JSON,
+        "stream": Conversion.FLAG,
+        "tool_definitions": Conversion.TOOLS,
+        "tool_arguments": Conversion.ARGUMENTS,
+        "tool_result": Conversion.CONTENT,
+        "tags": Conversion.TAGS,
+        "metadata": Conversion.METADATA,
         "input_messages": Conversion.MESSAGES_IN,
         "output_messages": Conversion.MESSAGES_OUT,
         "retrieved_documents": Conversion.DOCUMENTS,
         "feature_flags": Conversion.EVENT_FLAGS,
+        "system_instructions": Conversion.CONTENT,
+        "answer_tool_calls": Conversion.MESSAGES_OUT,
+        "own_metadata": Conversion.METADATA,
     }
 )
+# Not columns of `spans`, but what settles some of them once all is known (collector/otlp/settle.py):
+# a system prompt beside the messages; the tool calls of an answer whose text stands elsewhere; the metadata of an
+# observation besides its trace's; and which tokens the usage counts apart from input or output: cached, reasoning.
+SETTLING = frozenset({"system_instructions", "answer_tool_calls", "own_metadata", "usage_apart"})
 KINDS = frozenset({"llm", "embedding", "retrieval", "tool", "agent", "chain", "other"})
 VANTAGES = frozenset({"client", "gateway", "frontend", "engine"})
 
@@ -77,7 +102,8 @@ class Source:
     """One place from which a column may come.
 
     `order` is unique and says who is asked first; the kind of a span is always decided first.  `json` says that the
-    value is JSON text; `paths` are alternatives inside it (`a.b`, `choices.0.message`, `input+output` for a sum).
+    value, or each item of a list, is JSON text; `paths` are alternatives inside it (`a.b`, `choices.0.message`,
+    `input+output` for a sum, `input+?cached` where what comes after the `?` may be absent).
     `needs` is another span attribute that must be there, with `needs_value` if not empty.  `kinds` restricts to
     spans of these kinds.  `values` translates (a value that is not in it yields nothing); `value` is a constant.
     """
@@ -93,8 +119,8 @@ class Source:
     needs: str
     needs_value: str
     kinds: frozenset[str]
-    values: Mapping[str, str]
-    value: str | None
+    values: Mapping[str, str | bool]
+    value: str | bool | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +135,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Shapes:
-    """How clients write messages and documents; `catalog/dialects/shapes.toml`."""
+    """How clients write messages, documents and tools; `catalog/dialects/shapes.toml`."""
 
     parts: Mapping[str, Shape]  # by every name a client uses
     wrappers: tuple[str, ...]  # keys around a message or a part that mean nothing
@@ -118,6 +144,8 @@ class Shapes:
     system: tuple[str, ...]  # keys of a system prompt beside the messages
     documents: Mapping[str, tuple[str, ...]]  # our field: theirs
     document_lists: tuple[str, ...]
+    tools: Mapping[str, tuple[str, ...]]
+    tool_wrappers: tuple[str, ...]
 
 
 _ENTRY_KEYS = {"column", "as", "json", "path", "needs", "kinds", "values", "value"} | set(Place)
@@ -193,15 +221,33 @@ def _index(place: Place) -> Mapping[str, tuple[Source, ...]]:
 _NUMBERED = re.compile(r"(.*?\.)\d+(?:\.|$)")
 
 
+@cache
+def user_keys() -> frozenset[str]:
+    """Attributes that name a person."""
+    return frozenset(source.key for source in sources() if source.conversion is Conversion.HASH)
+
+
+_OBJECTS = (Conversion.METADATA, Conversion.METADATA_JSON)
+
+
+def _of_object(key: str) -> tuple[Source, ...]:
+    """The sources that read an object spread over attributes of which this is one; its user has a column."""
+    index = _index(Place.FLATTENED)
+    dots = [at + 1 for at, letter in enumerate(key) if letter == "."]
+    found = (source for end in dots for source in index.get(key[:end], ()))
+    return tuple(source for source in found if source.conversion in _OBJECTS and key not in user_keys())
+
+
 # Keys come from outside: the cache is bounded.
 @lru_cache(maxsize=8192)
 def of_attribute(key: str) -> tuple[Source, ...]:
     """The sources that read this span attribute, flattened lists included."""
-    exact = _index(Place.ATTRIBUTE).get(key, ())
+    exact = _index(Place.ATTRIBUTE).get(key, ()) + _of_object(key)
     numbered = _NUMBERED.match(key)
     if numbered is None:
         return exact
-    return exact + _index(Place.FLATTENED).get(numbered.group(1), ())
+    lists = _index(Place.FLATTENED).get(numbered.group(1), ())
+    return exact + tuple(source for source in lists if source not in exact)
 
 
 def of_place(place: Place, key: str) -> tuple[Source, ...]:
@@ -222,7 +268,7 @@ def spellings() -> Mapping[str, Mapping[str, str]]:
 
 @cache
 def shapes() -> Shapes:
-    """How clients write messages and documents."""
+    """How clients write messages, documents and tools."""
     document = _table("shapes.toml")
     parts: dict[str, Shape] = {}
     for entry in document["part"]:
@@ -238,4 +284,6 @@ def shapes() -> Shapes:
         system=tuple(message["system"]),
         documents={name: tuple(_strings(keys)) for name, keys in document["document"]["fields"].items()},
         document_lists=tuple(document["document"]["lists"]),
+        tools={name: tuple(_strings(keys)) for name, keys in document["tool"]["fields"].items()},
+        tool_wrappers=tuple(document["tool"]["wrappers"]),
     )

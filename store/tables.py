@@ -28,6 +28,7 @@ SPANS = _schema(
     (FLAG, "is_request"),
     (TEXT, "service service_version instance scope operation provider request_model response_model response_id"),
     (TEXT, "tenant user_id session_id prompt_name prompt_version deployment environment region"),
+    # Cached tokens are contained in the input's, those of reasoning in the output's, whatever the client's counting.
     (WHOLE, "input_tokens output_tokens cached_tokens reasoning_tokens"),
     (FLOAT, "cost_usd"),
     # As seen from this span's vantage; the rest only engines can say.
@@ -45,6 +46,14 @@ SPANS = _schema(
     (FLOAT, "engine_inference_time_s engine_request_duration_s"),
     (WHOLE, "commit_seq"),
     (TIME, "committed_at"),
+    # `total_tokens` is what the client said; cache_creation_tokens are contained in the input's.
+    (WHOLE, "total_tokens cache_creation_tokens"),
+    (FLAG, "stream"),
+    # JSON: definitions [{"type", "name", "description", "parameters"}, ...] of what a call may use; of a tool's own
+    # span what it was called with, and its result (JSON or text).
+    (TEXT, "tool_definitions tool_name tool_call_id tool_arguments tool_result"),
+    # JSON array of texts, and JSON object.
+    (TEXT, "tags metadata"),
 )
 
 SCORES = _schema(

@@ -3,15 +3,16 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from catalog.dialect import Conversion, Source, sources, spellings
-from collector.otlp.attributes import dump
-from collector.otlp.messages import documents_json, messages_json, parsed, pick
+from catalog.dialect import Conversion, Source, sources, spellings, user_keys
+from collector.otlp.attributes import dump, loads
+from collector.otlp.documents import are_documents, documents_json, tools_json
+from collector.otlp.messages import MISSING, messages_json, parsed, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ def convert(source: Source, value: Any, context: Context) -> Any:
         return source.value if value not in (None, "", [], {}) else None
     try:
         if source.json:
-            value = parsed(value)
+            value = [parsed(item) for item in value] if isinstance(value, list) else parsed(value)
         if source.paths:
             value = _first_path(value, source)
         if value is None or value == "":
@@ -39,6 +40,8 @@ def convert(source: Source, value: Any, context: Context) -> Any:
         # Broken JSON, lists for names, absurd nesting or numbers: not said.  The attribute itself is kept as it came.
         return None
     if source.values:
+        if isinstance(made, bool):
+            made = "true" if made else "false"
         return source.values.get(made.casefold()) if isinstance(made, str) else None
     known = spellings().get(source.column)
     return known.get(made.casefold(), made) if known and isinstance(made, str) else made
@@ -46,10 +49,18 @@ def convert(source: Source, value: Any, context: Context) -> Any:
 
 def _first_path(value: Any, source: Source) -> Any:
     for terms in source.paths:
-        found = [pick(value, term) for term in terms]
+        found = [item for term in terms if (item := _term(value, term)) is not MISSING]
         if all(item is not None for item in found):
-            return found[0] if len(found) == 1 else sum(float(item) for item in found)
+            return found[0] if len(terms) == 1 else sum(float(item) for item in found)
     return None
+
+
+def _term(value: Any, path: tuple[str, ...]) -> Any:
+    """What stands at the path; MISSING if nothing does and nothing has to."""
+    if not path[0].startswith("?"):
+        return pick(value, path)
+    found = pick(value, (path[0][1:], *path[1:]))
+    return MISSING if found is None else found
 
 
 def _text(value: Any, _: Context) -> str | None:
@@ -140,15 +151,106 @@ def hashed(value: Any, key: bytes) -> str:
 
 
 @cache
-def _user_keys() -> frozenset[str]:
-    return frozenset(source.key for source in sources() if source.conversion is Conversion.HASH)
+def _user_fields() -> Mapping[str, frozenset[str]]:
+    """Attributes that hold objects, and which of their fields name a person."""
+    return {
+        source.key: frozenset(terms[0][0] for terms in source.paths)
+        for source in sources()
+        if source.conversion is Conversion.HASH and source.paths
+    }
 
 
 def hidden(key: str, value: Any, secret: bytes) -> Any:
-    """The value of an attribute, hashed if it is the id of a user."""
-    if key not in _user_keys() or value in ("", None):
+    """The value of an attribute; the id of a user is hashed, be it the whole or a field."""
+    if key not in user_keys() or value in ("", None):
         return value
-    return {"$hashed": hashed(value, secret)}
+    fields = _user_fields().get(key)
+    if fields is None:
+        return {"$hashed": hashed(value, secret)}
+    document = parsed(value)
+    if not isinstance(document, Mapping) or fields.isdisjoint(document):
+        return value
+    safe = _without_users(document, fields, secret)
+    return dump(safe) if isinstance(value, str) else safe
+
+
+def _without_users(document: Mapping[str, Any], fields: Collection[str], secret: bytes) -> dict[str, Any]:
+    return {
+        name: {"$hashed": hashed(value, secret)} if name in fields and value not in ("", None) else value
+        for name, value in document.items()
+    }
+
+
+def _flag(value: Any, _: Context) -> bool | None:
+    value = parsed(value)
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.casefold())
+    return value if isinstance(value, bool) else None
+
+
+def _quoted(value: Any, _: Context) -> str | None:
+    inner = parsed(value)
+    return inner if isinstance(inner, str) and inner is not value else None
+
+
+def _content(value: Any, _: Context) -> str | None:
+    return value if isinstance(value, str) else dump(value)
+
+
+def _arguments(value: Any, _: Context) -> str | None:
+    """Arguments of a call: those of Python functions are given by position and by name, mostly only by name."""
+    document = parsed(value)
+    if isinstance(document, Mapping) and document.keys() == {"args", "kwargs"}:
+        return dump(document if document["args"] else document["kwargs"])
+    return value if isinstance(value, str) else dump(value)
+
+
+def _tags(value: Any, _: Context) -> str | None:
+    value = parsed(value)
+    found = [item for item in value if isinstance(item, str)] if isinstance(value, list) else [value] * (value != "")
+    return dump(found) if found and all(isinstance(item, str) for item in found) else None
+
+
+def _metadata(value: Any, context: Context) -> str | None:
+    """`value`: an object, or what was spread over attributes, as a list of one."""
+    found = _object(value)
+    return dump(_without_users(found, _user_names(), context.key)) if found else None
+
+
+def _metadata_json(value: Any, context: Context) -> str | None:
+    """As `_metadata`, for values that are JSON texts."""
+    found = {name: _scalar(item) for name, item in (_object(value) or {}).items()}
+    return dump(_without_users(found, _user_names(), context.key)) if found else None
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    value = parsed(value)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, Mapping) else None
+
+
+def _user_names() -> frozenset[str]:
+    return frozenset(field for fields in _user_fields().values() for field in fields)
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return loads(value)
+    except ValueError:
+        return value
+
+
+def _retrieval(value: Any, _: Context) -> str | None:
+    return "retrieval" if are_documents(value) else None
+
+
+def _event_message(value: Any, _: Context) -> str | None:
+    """`value`: the attributes of the events."""
+    message = value[-1].get("exception.message")
+    return message if isinstance(message, str) else None
 
 
 _FLAG_VARIANT = ("feature_flag.result.variant", "feature_flag.variant", "feature_flag.result.value")
@@ -180,5 +282,16 @@ CONVERSIONS: Mapping[Conversion, Callable[[Any, Context], Any]] = {
     Conversion.MESSAGES_OUT: lambda value, context: messages_json(value, "assistant", context.limit),
     Conversion.DOCUMENTS: lambda value, _: documents_json(value),
     Conversion.JSON: _json,
+    Conversion.FLAG: _flag,
+    Conversion.QUOTED: _quoted,
+    Conversion.TOOLS: lambda value, _: tools_json(value),
+    Conversion.ARGUMENTS: _arguments,
+    Conversion.CONTENT: _content,
+    Conversion.TAGS: _tags,
+    Conversion.METADATA: _metadata,
+    Conversion.METADATA_JSON: _metadata_json,
+    Conversion.DOCUMENTS_ONLY: lambda value, _: documents_json(value) if are_documents(value) else None,
+    Conversion.RETRIEVAL: _retrieval,
+    Conversion.EVENT_MESSAGE: _event_message,
     Conversion.HASH: lambda value, context: hashed(value, context.key),
 }

@@ -19,6 +19,7 @@ from collector.otlp.dialects import Matcher
 from collector.otlp.plan import MOVABLE, Plan
 from collector.otlp.rest import SPAN_KINDS, events_of, rest_of, tail_of
 from collector.otlp.settings import OtlpSettings
+from collector.otlp.settle import settle
 from collector.otlp.span_rows import EMPTY, Row, table
 
 JSON_COLUMNS = ("response_schema", "retrieved_documents", "feature_flags")
@@ -161,6 +162,7 @@ class Decoder:
         elif row["status_message"]:
             rest["status_message_from_attribute"] = True
         row["status"] = "error" if failed else "ok"
+        settle(row)
         if not failed and _broke_off(row, attributes, plan):
             row["status"], row["error_type"] = "error", BROKE_OFF
         return row, self._keep(row, span, _Said(said, attributes, plan, rest, events), scope)

@@ -23,6 +23,7 @@ from collector.otlp.conversions import Context, hidden
 from collector.otlp.dialects import Matcher
 from collector.otlp.messages import messages_json, parsed
 from collector.otlp.settings import OtlpSettings
+from collector.otlp.settle import settle
 from store.contents import APPEND, APPENDED, CONTENT, FILL, FILLABLE, logs_schema, parts_schema
 
 RECORDS, PARTS = logs_schema(), parts_schema()
@@ -176,6 +177,7 @@ class LogDecoder:
         span_id = _id(record.span_id, 8, "span_id") if trace_id else None
         self._wanted(name, trace_id)
         said = self._matcher.of_span("", "", scope.name, attributes, {}, {}, self._context)
+        settle(said)
         nanoseconds = record.time_unix_nano or record.observed_time_unix_nano
         row: Row = {
             "time": self._time(nanoseconds, now) if nanoseconds else datetime.fromtimestamp(now, UTC),

@@ -1,4 +1,4 @@
-"""Messages and documents of any client in the form of OpenTelemetry GenAI.
+"""Messages of any client in the form of OpenTelemetry GenAI.
 
 It goes by shape, not by client; the names that clients use are in `catalog/dialects/shapes.toml`.
 """
@@ -26,39 +26,26 @@ def messages_json(value: Any, role: str, limit: int) -> str | None:
         return value
     if isinstance(document, (str, int, float)):
         document = [{"role": role, "content": str(value)}] if document != "" else []
-    messages = [message for item in _messages(document, role) if (message := _message(item, role)) is not None]
+    messages = [message for item in _messages(document, role) if (message := message_of(item, role)) is not None]
     if not messages:
         return None
     return dump(messages if len(text := dump(messages)) <= limit else _shorten(messages, limit, len(text)))
 
 
-def documents_json(value: Any) -> str | None:
-    """Retrieved documents as a JSON list of id, score, content and metadata; None where there are none."""
-    document = parsed(value)
-    names = shapes()
-    if isinstance(document, Mapping):
-        document = next((document[key] for key in names.document_lists if isinstance(document.get(key), list)), None)
-    if not isinstance(document, list):
-        return None
-    found = [_document(item) for item in document]
-    documents = [item for item in found if item]
-    if not documents:
-        return None
-    return value if isinstance(value, str) and documents == document else dump(documents)
-
-
 def parsed(value: Any) -> Any:
     """JSON within a string as data; what is no JSON object, list or string stays what it is."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    # Most texts are no JSON, or JSON that was cut off: no parser has to tell.
-    if not text or CLOSING.get(text[0]) != text[-1]:
+    if not isinstance(value, str) or not closed(value):
         return value
     try:
         return loads(value)
     except (ValueError, RecursionError):
         return value
+
+
+def closed(text: str) -> bool:
+    """Whether the text may be a JSON object, list or string: most texts are none, or were cut off."""
+    bare = text.strip()
+    return bare != "" and CLOSING.get(bare[0]) == bare[-1]
 
 
 def pick(document: Any, path: Sequence[str]) -> Any:
@@ -103,7 +90,7 @@ def _lists(node: Any) -> Any:
     return {key: _lists(value) for key, value in node.items()}
 
 
-def _unwrap(item: Any) -> Any:
+def unwrap(item: Any) -> Any:
     """Without the keys around it that mean nothing: {"message": {...}}."""
     for wrapper in shapes().wrappers:
         if isinstance(item, Mapping) and isinstance(item.get(wrapper), Mapping):
@@ -132,6 +119,8 @@ def _in_form(document: Any) -> bool:
             shape = known.get(part.get("type", ""))
             if shape is not None and not (part["type"] == shape.type and _has_form(part, shape)):
                 return False
+        if message["role"] != _role(message["role"], parts):
+            return False
     return True
 
 
@@ -161,19 +150,28 @@ def _messages(document: Any, role: str) -> list[Any]:
     return system or [{"role": role, "content": dump(document)}]
 
 
-def _message(item: Any, role: str) -> Message | None:
-    item = _unwrap(item)
+def message_of(item: Any, role: str = "user") -> Message | None:
+    """A message of any form in ours; None where it is none."""
+    item = unwrap(item)
     if isinstance(item, str):
         item = {"content": item}
     if not isinstance(item, Mapping):
         return None
     parts = _parts(item)
-    message: Message = {"role": item.get("role") or role, "parts": parts}
+    message: Message = {"role": _role(item.get("role") or role, parts), "parts": parts}
     if item.get("finish_reason"):
         message["finish_reason"] = item["finish_reason"]
     if isinstance(item.get("name"), str) and "type" not in item:
         message["name"] = item["name"]
     return message if parts or "role" in item else None
+
+
+def _role(said: str, parts: Sequence[Any]) -> str:
+    """Answers of tools are the tool's, whoever hands them over; only a model calls tools."""
+    types = {part.get("type") for part in parts if type(part) is dict or isinstance(part, Mapping)}
+    if types == {"tool_call_response"}:
+        return "tool"
+    return "assistant" if said == "user" and types == {"tool_call"} else said
 
 
 def _parts(item: Mapping[str, Any]) -> list[Any]:
@@ -186,6 +184,8 @@ def _parts(item: Mapping[str, Any]) -> list[Any]:
     if answers and not isinstance(content, list):
         return [{"type": "tool_call_response", "id": answers, "response": content}]
     parts: list[Any] = []
+    if isinstance(content, str) and _are_parts(inner := parsed(content)):
+        content = inner
     if isinstance(content, str):
         if content or not item.get("tool_calls"):
             parts.append({"type": "text", "content": content})
@@ -199,13 +199,22 @@ def _parts(item: Mapping[str, Any]) -> list[Any]:
     return parts
 
 
+def _are_parts(document: Any) -> bool:
+    """Whether a content was a list of parts before somebody made a text of it."""
+    return (
+        isinstance(document, list)
+        and bool(document)
+        and all(isinstance(part, Mapping) and part.get("type") in shapes().parts for part in document)
+    )
+
+
 def _unwrapped_call(call: Any) -> dict[str, Any]:
-    call = _unwrap(call)
+    call = unwrap(call)
     return {key: value for key, value in call.items() if key != "type"} if isinstance(call, Mapping) else {}
 
 
 def _part(part: Any) -> Any:
-    part = _unwrap(part)
+    part = unwrap(part)
     if isinstance(part, str):
         return {"type": "text", "content": part}
     if not isinstance(part, Mapping):
@@ -222,23 +231,12 @@ def _part(part: Any) -> Any:
 
 
 def _has_form(part: Mapping[str, Any], shape: Shape) -> bool:
-    return all(key in shape.fields or key == "type" for key in part) and not any(
+    for key in part:
+        if key not in shape.fields and key != "type":
+            return False
+    return not shape.parse or not any(
         isinstance(part.get(name), str) and parsed(part[name]) is not part[name] for name in shape.parse
     )
-
-
-def _document(item: Any) -> dict[str, Any] | None:
-    item = _unwrap(item)
-    if isinstance(item, str):
-        return {"content": item}
-    if not isinstance(item, Mapping):
-        return None
-    made: dict[str, Any] = {}
-    for name, keys in shapes().documents.items():
-        found = next((item[key] for key in keys if item.get(key) is not None), None)
-        if found is not None:
-            made[name] = parsed(found) if name == "metadata" else found
-    return made or dict(item)
 
 
 def _shorten(messages: list[Message], limit: int, size: int) -> list[Message]:

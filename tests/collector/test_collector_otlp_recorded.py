@@ -218,7 +218,7 @@ def _same_scope(request: ExportTraceServiceRequest, document: dict[str, Any]) ->
         ),
         (
             "traceloop",
-            {"llm": 13, "embedding": 1, "tool": 1, "agent": 1, "chain": 2},
+            {"llm": 13, "embedding": 1, "tool": 1, "retrieval": 1, "agent": 1, "chain": 1},
             {"provider": "openai", "finish_reason": "stop", "cached_tokens": 2, "reasoning_tokens": 1},
         ),
         ("mlflow", None, {"request_model": "gpt-4o-mini", "finish_reason": "stop", "cached_tokens": 2}),
@@ -285,7 +285,7 @@ def test_time_to_first_token_of_a_stream_is_within_its_duration(name: str) -> No
     assert all(0 < row["time_to_first_token_s"] <= row["duration_s"] for row in streams)
 
 
-@pytest.mark.parametrize("name", ["openinference", "langfuse", "mlflow"])
+@pytest.mark.parametrize("name", ["openinference", "langfuse", "traceloop", "mlflow"])
 def test_retrieved_documents_have_one_form(name: str) -> None:
     found = [row for row in decoded(client(name)).values() if row["kind"] == "retrieval"]
     documents = json.loads(found[0]["retrieved_documents"])
