@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from catalog.dialect import Conversion, Place, Source, of_attribute, of_place, sources, spellings
 from collector.otlp.conversions import Context, convert
-from collector.otlp.messages import nested
+from collector.otlp.messages import closed, nested
 
 # Columns that may hold an attribute byte for byte, which then need not be kept a second time.
 MOVABLE = ("input_messages", "output_messages", "response_schema", "retrieved_documents")
@@ -33,9 +33,17 @@ class Candidate(NamedTuple):
     at: int  # its place among the offers
     spread: tuple[tuple[str, int], ...]  # or those of a flattened list
     needed: int | None  # the place of the attribute that must be there
-    plain: Any  # str or int: values of this type are taken as they are, unless empty or negative
-    cached: bool  # short texts mean the same whenever they come
+    short: bool  # short texts mean the same whenever they come
     words: tuple[str, ...]  # one of these stands in the JSON text, or nothing is found there
+
+
+class Plain(NamedTuple):
+    """The place that is asked first for a column, where its values need no conversion."""
+
+    column: str
+    at: int
+    type: type  # of the values that are the column's
+    least: Any  # if they are more than this
 
 
 class Plan:
@@ -47,34 +55,60 @@ class Plan:
         self.answers = tuple(key for key, column in self.movable if column == "output_messages")
         self.users = tuple(key for key in keys if key in _users())
         self.wrapped = any(key.startswith("$") for key in keys)  # what JSON objects cannot say without a wrapper
-        columns: dict[str, list[Candidate]] = {}
-        for candidate in sorted(candidates, key=lambda candidate: candidate.source.order):
-            columns.setdefault(candidate.source.column, []).append(candidate)
-        self._steps = tuple(columns.items())
+        self._candidates = sorted(candidates, key=lambda candidate: candidate.source.order)
+        self._kind = [candidate for candidate in self._candidates if candidate.source.column == "kind"]
+        self._steps: dict[str | None, _Steps] = {}
 
     def fill(self, row: dict[str, Any], offers: Sequence[Any], context: Context) -> None:
         """Sets each column for which one of its places yields a value."""
-        kind: str | None = None
-        for column, candidates in self._steps:
-            for source, at, spread, needed, plain, cached, words in candidates:
-                if source.kinds and kind not in source.kinds:
-                    continue
-                if needed is not None and not _met(source, offers[needed]):
-                    continue
-                value: Any = offers[at] if not spread else nested(source.key, {key: offers[of] for key, of in spread})
-                if type(value) is plain:
-                    made: Any = value if (value if plain is str else value >= 0) else None
-                elif cached and type(value) is str and len(value) <= KNOWN_CHARACTERS:
-                    made = _of_text(source, value)
-                elif words and type(value) is str and not _mentions(value, words):
-                    continue
-                else:
-                    made = convert(source, value, context)
+        kind = _first(self._kind, offers, context)
+        if kind is not None:
+            row["kind"] = kind
+        steps = self._steps.get(kind) or self._steps.setdefault(kind, _Steps(self._candidates, kind))
+        for column, at, type_, least in steps.plain:
+            value = offers[at]
+            if type(value) is type_ and value > least:
+                row[column] = value
+            elif (made := _first(steps.others[column], offers, context)) is not None:
+                row[column] = made
+        for column, candidates in steps.rest:
+            if (made := _first(candidates, offers, context)) is not None:
+                row[column] = made
+
+
+class _Steps:
+    """A plan for spans of one kind."""
+
+    def __init__(self, candidates: Sequence[Candidate], kind: str | None) -> None:
+        self.others: dict[str, list[Candidate]] = {}
+        for candidate in candidates:
+            source = candidate.source
+            if source.column != "kind" and (not source.kinds or kind in source.kinds):
+                self.others.setdefault(source.column, []).append(candidate)
+        found = (_plain(column, asked[0]) for column, asked in self.others.items())
+        self.plain = tuple(plain for plain in found if plain)
+        direct = {plain.column for plain in self.plain}
+        self.rest = tuple((column, asked) for column, asked in self.others.items() if column not in direct)
+
+
+def _first(candidates: Iterable[Candidate], offers: Sequence[Any], context: Context) -> Any:
+    """What the first of them yields that yields a value."""
+    for source, at, spread, needed, short, words in candidates:
+        if needed is not None and (offers[needed] is None or not _met(source, offers[needed])):
+            continue
+        value = offers[at] if not spread else nested(source.key, {key: offers[of] for key, of in spread})
+        if type(value) is str:
+            if short and len(value) <= KNOWN_CHARACTERS:
+                made = _of_text(source, value)
                 if made is not None:
-                    row[column] = made
-                    if column == "kind":
-                        kind = made
-                    break
+                    return made
+                continue
+            if words and not _may_hold(value, words):
+                continue
+        made = convert(source, value, context)
+        if made is not None:
+            return made
+    return None
 
 
 def of_resource(keys: Sequence[str]) -> Plan:
@@ -139,28 +173,40 @@ def _candidate(
 ) -> Iterable[Candidate]:
     if source.needs and source.needs not in index:
         return
-    changed = source.json or source.paths or source.values or source.value is not None or source.column in spellings()
-    plain = None if changed else {Conversion.TEXT: str, Conversion.INTEGER: int}.get(source.conversion)
-    cached = source.conversion in OF_TEXT
     words = _words(source) if source.value is None else ()
-    yield Candidate(source, at, spread, index.get(source.needs), plain, cached, words)
+    yield Candidate(source, at, spread, index.get(source.needs), source.conversion in OF_TEXT, words)
+
+
+def _plain(column: str, candidate: Candidate) -> Plain | None:
+    source = candidate.source
+    changed = source.json or source.paths or source.values or source.value is not None or column in spellings()
+    if changed or candidate.needed is not None or candidate.spread:
+        return None
+    if source.conversion is Conversion.TEXT:
+        return Plain(column, candidate.at, str, "")
+    # Zero is a number too, but takes the longer way, as it is rare.
+    return Plain(column, candidate.at, int, 0) if source.conversion is Conversion.INTEGER else None
 
 
 def _words(source: Source) -> tuple[str, ...]:
     """For each alternative path the longest of its keys; none if one of them has no key."""
     found = [max((step for step in terms[0] if not step.isdecimal()), key=len, default="") for terms in source.paths]
-    return tuple(found) if all(found) else ()
+    return tuple(found) if all(word and not word.startswith("?") for word in found) else ()
 
 
-def _mentions(text: str, words: tuple[str, ...]) -> bool:
+def _may_hold(text: str, words: tuple[str, ...]) -> bool:
+    """Whether it is worth parsing a text for these keys: most is no JSON, or was cut off, or does not name them."""
+    if not closed(text):
+        return False
+    for word in words:
+        if word in text:
+            return True
     # A key may be written with escapes.
-    return any(word in text for word in words) or "\\u" in text
+    return "\\u" in text
 
 
 def _met(source: Source, present: Any) -> bool:
-    if not source.needs_value:
-        return present is not None
-    return str(present).casefold() == source.needs_value.casefold()
+    return not source.needs_value or str(present).casefold() == source.needs_value.casefold()
 
 
 @lru_cache(maxsize=KNOWN_TEXTS)
