@@ -49,7 +49,7 @@ generate: $(STAMP_DEV)
 	$(BIN)/python -m service.cli_reference
 
 system-packages:
-	@sh deploy/system-packages.sh prometheus promtool amtool prometheus-alertmanager
+	@sh deploy/system-packages.sh prometheus promtool amtool prometheus-alertmanager victoria-metrics
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

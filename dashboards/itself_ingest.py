@@ -71,7 +71,7 @@ INGEST = Row(
         ),
         rate(
             "Redactions",
-            "What was replaced before it was stored, by detector. A step up: a client began to send what it should not.",
+            "What was replaced before it was stored, by detector. A step up: a client sends what it should not.",
             "tidegauge_redactions_total",
             "detector",
             next="Spans",
@@ -97,6 +97,13 @@ INGEST = Row(
             "tidegauge_ingest_left_out_log_records_total",
             "reason",
             next="Export requests",
+        ),
+        timeseries(
+            "Series of OTLP metrics",
+            "Served on /metrics as they come; at `otlp.metrics.max_series` new ones are refused.",
+            "max(tidegauge_otlp_series)",
+            legend="series",
+            next="Not kept",
         ),
         rate(
             "Contents from log records",

@@ -14,6 +14,7 @@ from alerts.settings import AlertSettings
 from collector.gpu.settings import GpuSettings
 from collector.otlp.settings import OtlpSettings
 from collector.redaction.settings import PrivacySettings
+from collector.remote_write.settings import RemoteWriteSettings
 from collector.settings import ScrapeSettings
 from evals.drift.settings import DriftSettings
 from evals.settings import EvalSettings
@@ -71,6 +72,9 @@ class Config(BaseModel):
     scrape: ScrapeSettings = ScrapeSettings()
     otlp: OtlpSettings = OtlpSettings()
     privacy: PrivacySettings = PrivacySettings()
+    remote_write: tuple[RemoteWriteSettings, ...] = Field(
+        default=(), description="Prometheus-compatible endpoints that get what /metrics serves"
+    )
     gpu: GpuSettings = GpuSettings()
     evals: EvalSettings = EvalSettings()
     drift: DriftSettings = DriftSettings()

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from catalog.clock import Clock, SystemClock
 from catalog.instruments import Instruments
 from collector.engine_state import EngineStates
+from collector.exposition.writer import OPENMETRICS_CONTENT_TYPE
 from collector.gpu.collector import GpuCollector, host_node
 from collector.gpu.nvml import NvmlSource
 from collector.otlp.grpc import AddressInUseError, GrpcServer
@@ -28,6 +29,7 @@ from collector.otlp.traces import Transform
 from collector.redaction.columns import Privacy
 from collector.redaction.requests import RequestPrivacy
 from collector.redaction.settings import Capture
+from collector.remote_write.writer import RemoteWriter
 from collector.request_metrics import RequestMetrics
 from collector.scrape import Scraper
 from collector.served import Served
@@ -91,6 +93,7 @@ class Service:
         self._local_token = locate.new_token()
         self.recordings = Recordings(self.clock, self._tap, RequestPrivacy(self.privacy, config.otlp.tenant_keys).clean)
         self.app = self._app()
+        self.remote_writers = self._remote_writers()
         self._grpc = GrpcServer(self.receiver, config.otlp_grpc, admission(self.app.state.gate))
 
     def _collectors(self, transform: Transform | None) -> None:
@@ -107,6 +110,16 @@ class Service:
 
     def _subjects(self, traces: Sequence[str], responses: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         return self.reads.query("subjects", traces=list(traces), responses=list(responses))
+
+    def _remote_writers(self) -> list[RemoteWriter]:
+        def page() -> str:
+            return self.served.render(OPENMETRICS_CONTENT_TYPE)[0].decode()
+
+        directory = self.config.data / "remote_write"
+        return [
+            RemoteWriter(settings, page, directory, self.clock, self.metrics, random.Random())
+            for settings in self.config.remote_write
+        ]
 
     def _evals(self) -> None:
         config, clock, metrics = self.config, self.clock, self.metrics
@@ -148,8 +161,8 @@ class Service:
         self.incidents = Incidents(context)
         app = build_api(context, self.keys, local_token=self._local_token)
         app.include_router(otlp_routes(self.receiver))
-        self._otlp_app = build_front(context, app.state.gate)
-        self._otlp_app.include_router(otlp_routes(self.receiver))
+        self.otlp_app = build_front(context, app.state.gate)
+        self.otlp_app.include_router(otlp_routes(self.receiver))
         app.include_router(recordings.router(self.recordings, app.state.gate), prefix=PREFIX)
         return app
 
@@ -188,6 +201,8 @@ class Service:
         self._spawn("evals", self.runner.run())
         self._spawn("drift", self.drift.run())
         self._spawn("counting", self._every(COUNT_EVERY_SECONDS, "counting", self.counting.step))
+        for endpoint in self.remote_writers:
+            self._spawn("remote_write", endpoint.run())
         self._spawn("recordings", self.recordings.run())
         self._spawn("gauges", self._every(GAUGES_EVERY_SECONDS, "gauges", self.gauges.step))
 
@@ -205,6 +220,8 @@ class Service:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=15)
+        for endpoint in self.remote_writers:
+            endpoint.close()
         await self.gpu.close()
         if self.judge is not None:
             await self.judge.close()
@@ -227,7 +244,7 @@ class Service:
         if self.config.otlp_http == self.config.listen:
             return
         try:
-            listener = HttpListener(self._otlp_app, bind(self.config.otlp_http), self._watch("otlp_http"))
+            listener = HttpListener(self.otlp_app, bind(self.config.otlp_http), self._watch("otlp_http"))
             await listener.start()
         except AddressTaken as error:
             self._missing("otlp_http", f"otlp_http: {error}; OTLP/HTTP is served on {self.config.listen} alone")

@@ -285,4 +285,29 @@ RULES = (
         ),
         silent=(Case("one failed", _one('tidegauge_gpu_collect_errors_total{gpu="GPU-1"}', "0x20 1x60"), "17m"),),
     ),
+    Rule(
+        name="TidegaugeRemoteWriteBehind",
+        expr="""
+            max by (endpoint) (tidegauge_remote_write_lag_seconds) > 300
+            or
+            sum by (endpoint) (increase(tidegauge_remote_write_samples_total{status=~"dropped|rejected"}[{15m}])) > 0
+        """,
+        hold="5m",
+        severity=Severity.TICKET,
+        summary="Remote write to {{ $labels.endpoint }} is behind, or loses samples",
+        description="The endpoint is down, slow or refuses samples. What waits is on disk and is sent in order once it "
+        "answers; past the queue's bound the oldest samples go.",
+        runbook="remote-write-behind",
+        dashboard="itself",
+        fires=(
+            Case(
+                "the endpoint is down",
+                _one('tidegauge_remote_write_lag_seconds{endpoint="mimir"}', "0+15x80"),
+                "17m",
+                {"endpoint": "mimir"},
+                value=1020,
+            ),
+        ),
+        silent=(Case("it answers", _one('tidegauge_remote_write_lag_seconds{endpoint="mimir"}', "15x80"), "17m"),),
+    ),
 )

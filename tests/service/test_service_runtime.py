@@ -19,6 +19,7 @@ from service.auth import Role
 from service.config import Config
 from service.listeners import AddressTaken
 from service.runtime import NotSafeToListen, Service
+from tests.collector.remote_write_receivers import unsnapped
 from tests.e2e.service_kit import free_ports
 
 
@@ -142,3 +143,27 @@ async def test_loops_start_and_stop_with_nothing_to_do(service: Service) -> None
     await asyncio.sleep(0.5)
     async with client(service) as http:
         assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_what_metrics_serves_is_written_to_the_configured_endpoint(tmp_path: Path) -> None:
+    received: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        received.append(await reader.readexactly(length))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as far:
+        url = f"http://127.0.0.1:{far.sockets[0].getsockname()[1]}/api/v1/write"
+        endpoint = {"url": url, "protocol": "1.0", "interval": 0.1, "labels": {"cluster": "eu-7"}}
+        made = Service(config(tmp_path / "data", remote_write=[endpoint]))
+        made.start_loops()
+        async with asyncio.timeout(20):
+            while not received:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await made.stop()
+    assert b"tidegauge_build_info" in unsnapped(received[0])
+    assert b"eu-7" in unsnapped(received[0])

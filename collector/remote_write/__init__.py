@@ -1,0 +1,1 @@
+"""Prometheus remote write: what `/metrics` serves, pushed to any compatible endpoint."""
