@@ -1,6 +1,6 @@
 """What `/metrics` serves: the last scrape of every target in common families, and our own registry."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 
 from prometheus_client import CollectorRegistry
@@ -32,8 +32,13 @@ class Served:
         self._clock = clock
         self._stale_after = stale_after
         self._registry = registry
+        self._others: list[Callable[[bool], str]] = []
         self._last: dict[str, Mapped] = {}
         self._lock = Lock()
+
+    def add(self, others: Callable[[bool], str]) -> None:
+        """Serves more families: text without `# EOF`, asked for with whether it is to be OpenMetrics."""
+        self._others.append(others)
 
     def put(self, mapped: Mapped) -> None:
         """Replaces what is served of the scrape's target."""
@@ -56,6 +61,7 @@ class Served:
         """The exposition in the format that `accept` prefers, and its content type."""
         openmetrics = wants_openmetrics(accept)
         pieces = rendered(self.current(), openmetrics=openmetrics)
+        pieces += [others(openmetrics).encode() for others in self._others]
         if self._registry is not None:
             own = (openmetrics_of if openmetrics else text_of)(_WithoutCreated(self._registry))
             pieces.append(own.removesuffix(b"# EOF\n"))

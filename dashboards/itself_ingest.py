@@ -98,12 +98,27 @@ INGEST = Row(
             "reason",
             next="Export requests",
         ),
+        rate(
+            "Points of OTLP metrics",
+            "By what became of them. They are served on /metrics, not stored.",
+            "tidegauge_ingest_metric_points_total",
+            "status",
+            stack=True,
+            next="Points of OTLP metrics left out",
+        ),
+        rate(
+            "Points of OTLP metrics left out",
+            "`out_of_order`: two senders have the same service.instance.id, or none.",
+            "tidegauge_ingest_left_out_metric_points_total",
+            "reason",
+            next="Series of OTLP metrics",
+        ),
         timeseries(
             "Series of OTLP metrics",
             "Served on /metrics as they come; at `otlp.metrics.max_series` new ones are refused.",
             "max(tidegauge_otlp_series)",
             legend="series",
-            next="Not kept",
+            next="Points of OTLP metrics left out",
         ),
         rate(
             "Contents from log records",
@@ -118,13 +133,6 @@ INGEST = Row(
             "max(tidegauge_content_waiting)",
             legend="spans",
             next="Spans",
-        ),
-        rate(
-            "Not kept",
-            "Logs and metrics over OTLP that nobody stores here; senders may stop sending them.",
-            "tidegauge_ingest_discarded_total",
-            "signal",
-            next="Export requests",
         ),
     ],
 )

@@ -10,11 +10,12 @@ from typing import Any
 from collector.otlp.decode import REASONS as SPAN_REASONS
 from collector.otlp.log_decode import NOT_KEPT
 from collector.otlp.log_decode import REASONS as LOG_REASONS
+from collector.otlp.metrics.registry import REASONS as METRIC_REASONS
 from collector.otlp.paths import PATHS
 from collector.otlp.tenancy import REASONS as TENANCY_REASONS
 
 Row = Mapping[str, Any]
-REASONS = {**LOG_REASONS, **NOT_KEPT, **SPAN_REASONS, **TENANCY_REASONS}
+REASONS = {**METRIC_REASONS, **LOG_REASONS, **NOT_KEPT, **SPAN_REASONS, **TENANCY_REASONS}
 MOST_OF_A_KIND = 5
 STORED = ("stored", "duplicate", "served")
 

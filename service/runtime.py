@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from collector.gpu.collector import GpuCollector, host_node
 from collector.gpu.nvml import NvmlSource
 from collector.otlp.grpc import AddressInUseError, GrpcServer
 from collector.otlp.http import router as otlp_routes
+from collector.otlp.metrics.exposition import exposition
 from collector.otlp.receiver import OtlpReceiver
 from collector.otlp.traces import Transform
 from collector.redaction.columns import Privacy
@@ -107,6 +109,7 @@ class Service:
         self.privacy = Privacy(config.privacy, key, metrics)
         submit = self.privacy.before(self.writer.submit)
         self.receiver = OtlpReceiver(config.otlp, submit, clock, metrics, key, transform, self._subjects)
+        self.served.add(partial(exposition, self.receiver.series))
 
     def _subjects(self, traces: Sequence[str], responses: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         return self.reads.query("subjects", traces=list(traces), responses=list(responses))

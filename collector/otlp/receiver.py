@@ -11,11 +11,12 @@ from time import perf_counter
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
-from collector.otlp.discarded import DiscardHandler
 from collector.otlp.evaluations import Subjects
 from collector.otlp.handler import Handler, Submit, Submitted
 from collector.otlp.ledger import Ledger
 from collector.otlp.logs import LogHandler
+from collector.otlp.metrics.handler import MetricHandler
+from collector.otlp.metrics.registry import OtlpSeries
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import (
     BodyTooLargeError,
@@ -73,10 +74,12 @@ class OtlpReceiver:
         self.settings = settings
         self._metrics = metrics
         self.ledger = Ledger(metrics, clock)
+        # What came over OTLP metrics, for who serves `/metrics`.
+        self.series = OtlpSeries(settings.metrics, clock, metrics)
         self._handlers: Mapping[Signal, Handler] = {
             Signal.TRACES: TraceHandler(settings, submit, clock, metrics, self.ledger, key, transform),
             Signal.LOGS: LogHandler(settings, submit, clock, metrics, self.ledger, key, subjects),
-            Signal.METRICS: DiscardHandler(Signal.METRICS, metrics),
+            Signal.METRICS: MetricHandler(settings, clock, metrics, self.ledger, key, self.series),
         }
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="otlp-decode")
         self._lock = threading.Lock()

@@ -299,13 +299,13 @@ def test_logs_are_taken(served: Served) -> None:
     assert served.post(b"\xff\xff", PROTOBUF, "/v1/logs").status_code == 400
 
 
-def test_metrics_are_taken_but_said_not_to_be_kept(served: Served) -> None:
+def test_metrics_are_taken(served: Served) -> None:
     answer = served.post(body("clients/oai-v2-latest-metrics.pb.gz"), PROTOBUF, "/v1/metrics")
-    partial = ExportMetricsServiceResponse.FromString(answer.content).partial_success
-    assert answer.status_code == 200
-    assert "does not keep OTLP metrics" in partial.error_message
-    kept = counted(served.metrics, "tidegauge_ingest_discarded_total", signal="metrics")
-    assert partial.rejected_data_points == kept > 0
+    assert (answer.status_code, ExportMetricsServiceResponse.FromString(answer.content)) == (
+        200,
+        ExportMetricsServiceResponse(),
+    )
+    assert counted(served.metrics, "tidegauge_ingest_metric_points_total", status="served") == 9
     assert served.post(b"\xff\xff", PROTOBUF, "/v1/metrics").status_code == 400
 
 

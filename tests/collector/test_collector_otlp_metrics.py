@@ -49,7 +49,7 @@ class Page:
         return self.reader.read(request, self.clock.now(), lambda said: (tenant or said, ""))
 
     def text(self, *, openmetrics: bool = False) -> str:
-        return exposition(self.series, openmetrics=openmetrics)
+        return exposition(self.series, openmetrics)
 
     def samples(self) -> dict[str, float]:
         """Values by name and labels, those of the source left out, of the text that both parsers read."""

@@ -12,7 +12,7 @@ from collector.otlp.metrics.series import Series
 INFO_HELP = "1, with what the resource of OTLP metrics says of itself."
 
 
-def exposition(series: OtlpSeries, *, openmetrics: bool) -> str:
+def exposition(series: OtlpSeries, openmetrics: bool) -> str:
     """All families that are served now, without `# EOF`; exemplars in OpenMetrics alone."""
     families, sources = series.current()
     return "".join(_lines(families, sources, openmetrics))
