@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test check lint types imports test-slow test-gpu e2e-vllm generate system-packages clean
+.PHONY: demo test check lint types imports test-slow fuzz test-gpu e2e-vllm generate system-packages clean
 
 demo: $(STAMP)
 	@sh deploy/system-packages.sh --optional prometheus promtool
@@ -30,6 +30,10 @@ imports: $(STAMP_DEV)
 # Takes minutes: long calibrations and large inputs.
 test-slow: $(STAMP_DEV) system-packages
 	$(BIN)/pytest -m slow --timeout 1800
+
+# Coverage-guided fuzzing of what comes from outside, ten minutes each.
+fuzz: $(STAMP_DEV)
+	for target in otlp_protobuf otlp_json exposition; do $(BIN)/python -m tests.fuzz $$target --seconds 600 || exit 1; done
 
 # On a machine with an NVIDIA GPU: the collector's values beside nvidia-smi's.
 test-gpu: $(STAMP_DEV)
