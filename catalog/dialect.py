@@ -45,6 +45,8 @@ class Conversion(StrEnum):
     CLASS_NAME = "class_name"  # <class 'openai.RateLimitError'> and openai.RateLimitError: RateLimitError
     MESSAGES_IN = "messages_in"  # a prompt, in any client's form
     MESSAGES_OUT = "messages_out"  # an answer, in any client's form
+    EVENTS_IN = "events_in"  # of a list that ends with the answer, what was before it
+    EVENTS_OUT = "events_out"  # and the answer
     DOCUMENTS = "documents"  # what a retrieval found
     JSON = "json"  # JSON text as it is, an object as JSON text
     FLAG = "flag"  # true or false, in strings too

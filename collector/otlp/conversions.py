@@ -243,6 +243,18 @@ def _scalar(value: Any) -> Any:
         return value
 
 
+def _events(value: Any, context: Context, answer: bool) -> str | None:
+    """`value`: a conversation, of which what the model said last is the answer."""
+    said = parsed(value)
+    if not isinstance(said, list):
+        return None
+    last = len(said)
+    while last and (said[last - 1].get("role") == "assistant" or said[last - 1].get("event.name") == "gen_ai.choice"):
+        last -= 1
+    role = "assistant" if answer else "user"
+    return messages_json(said[last:] if answer else said[:last], role, context.limit)
+
+
 def _retrieval(value: Any, _: Context) -> str | None:
     return "retrieval" if are_documents(value) else None
 
@@ -280,6 +292,8 @@ CONVERSIONS: Mapping[Conversion, Callable[[Any, Context], Any]] = {
     Conversion.CLASS_NAME: _class_name,
     Conversion.MESSAGES_IN: lambda value, context: messages_json(value, "user", context.limit),
     Conversion.MESSAGES_OUT: lambda value, context: messages_json(value, "assistant", context.limit),
+    Conversion.EVENTS_IN: lambda value, context: _events(value, context, answer=False),
+    Conversion.EVENTS_OUT: lambda value, context: _events(value, context, answer=True),
     Conversion.DOCUMENTS: lambda value, _: documents_json(value),
     Conversion.JSON: _json,
     Conversion.FLAG: _flag,

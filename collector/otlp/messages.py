@@ -27,7 +27,8 @@ def messages_json(value: Any, role: str, limit: int) -> str | None:
     if isinstance(document, (str, int, float)):
         document = [{"role": role, "content": str(value)}] if document != "" else []
     messages = [message for item in _messages(document, role) if (message := message_of(item, role)) is not None]
-    if not messages:
+    # An answer of nothing is what some clients say of a call that failed.
+    if not messages or (role == "assistant" and not any(message["parts"] for message in messages)):
         return None
     return dump(messages if len(text := dump(messages)) <= limit else _shorten(messages, limit, len(text)))
 
@@ -99,6 +100,7 @@ def unwrap(item: Any) -> Any:
     return item
 
 
+ROLE_TYPES = ("tool_call", "tool_call_response")
 MESSAGE_KEYS = frozenset({"role", "parts", "finish_reason", "name"})
 
 
@@ -108,18 +110,20 @@ def _in_form(document: Any) -> bool:
         return False
     known = shapes().parts
     for message in document:
-        if type(message) is not dict or not message.keys() <= MESSAGE_KEYS or not message.get("role"):
+        if type(message) is not dict or not message.keys() <= MESSAGE_KEYS:
             return False
-        parts = message.get("parts")
-        if type(parts) is not list:
+        role, parts = message.get("role"), message.get("parts")
+        if not role or type(parts) is not list:
             return False
         for part in parts:
             if type(part) is not dict:
                 return False
-            shape = known.get(part.get("type", ""))
-            if shape is not None and not (part["type"] == shape.type and _has_form(part, shape)):
+            name = part.get("type", "")
+            shape = known.get(name)
+            if shape is not None and not (name == shape.type and _has_form(part, shape)):
                 return False
-        if message["role"] != _role(message["role"], parts):
+        # Only calls of tools and their answers have roles of their own.
+        if parts and parts[0].get("type") in ROLE_TYPES and role != _role(role, parts):
             return False
     return True
 

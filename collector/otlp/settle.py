@@ -27,7 +27,7 @@ def settle(row: Row) -> None:
         _unanswered(row)
     if row.get("kind") == "tool" and row.get("tool_name") is None:
         row["tool_name"] = row.get("name")
-    if row.get("output_tokens") is not None or row.get("input_tokens") is not None or row.get("cost_usd") is not None:
+    if any(row.get(name) is not None for name in USAGE):
         _count(row, beside.get("usage_apart"))
 
 
