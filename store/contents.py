@@ -22,7 +22,16 @@ from store.scope import moment
 from store.settings import StoreSettings
 from store.tables import LOG_RECORDS, SPAN_CONTENTS, SPANS
 
-CONTENT = ("input_messages", "output_messages", "retrieved_documents", "feature_flags", "response_schema")
+CONTENT = (
+    "input_messages",
+    "output_messages",
+    "retrieved_documents",
+    "feature_flags",
+    "response_schema",
+    "tool_definitions",
+    "tool_arguments",
+    "tool_result",
+)
 APPENDED = ("input_messages", "output_messages", "feature_flags")
 _NOT_FILLED = frozenset(
     "start_time end_time duration_s trace_id span_id parent_span_id name kind vantage request_id is_request service "

@@ -162,6 +162,7 @@ SPAN_CONTENTS = _schema(
     (WHOLE, "position"),
     # mode: fill or append; state: waiting (for its span) or applied (kept for a while, see contents.py).
     (TEXT, "mode state input_messages output_messages retrieved_documents feature_flags response_schema"),
+    (TEXT, "tool_definitions tool_arguments tool_result"),
     (TEXT, "facts"),  # JSON object: column of spans -> value
     (WHOLE, "commit_seq"),
     (TIME, "committed_at"),

@@ -11,7 +11,8 @@ from catalog.dialect import Place, sources
 
 # Columns of any table that hold what was said.
 CONTENT_COLUMNS = frozenset(
-    "input_messages output_messages retrieved_documents response_schema tool_definitions body status_message".split()
+    "input_messages output_messages retrieved_documents response_schema tool_definitions tool_arguments tool_result "
+    "body status_message".split()
 )
 # Beyond what the catalogue knows: a longer text is taken for content.
 LONGEST_LABEL = 200
@@ -93,4 +94,4 @@ def _without(node: Any) -> Any:
     return kept
 
 
-PARTS = frozenset({"span", "resource", "scope", "events", "links", "attributes", "$map"})
+PARTS = frozenset({"span", "log", "resource", "scope", "events", "links", "attributes", "$map"})

@@ -35,6 +35,9 @@ CREATE TABLE span_contents (
     retrieved_documents VARCHAR,
     feature_flags VARCHAR,
     response_schema VARCHAR,
+    tool_definitions VARCHAR,
+    tool_arguments VARCHAR,
+    tool_result VARCHAR,
     facts VARCHAR,
     commit_seq BIGINT,
     committed_at TIMESTAMPTZ

@@ -11,12 +11,15 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
+from collector.otlp.handler import Submit
 from collector.otlp.logs import STATUSES
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import JSON, PROTOBUF
 from collector.otlp.receiver import OtlpReceiver
 from collector.otlp.sender import Sender
 from collector.otlp.settings import OtlpSettings
+from collector.redaction.columns import Privacy
+from collector.redaction.settings import PrivacySettings
 from store.settings import StoreSettings
 from tests.collector.otlp_support import KEY, RECORDED_NOW, body, counted, pairs
 from tests.store_kit import Store, moment, span
@@ -34,12 +37,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def receiver(store: Store, **settings: Any) -> OtlpReceiver:
+def receiver(store: Store, submit: Submit | None = None, **settings: Any) -> OtlpReceiver:
     def subjects(traces: Any, responses: Any) -> Any:
         return store.reads.query("subjects", traces=list(traces), responses=list(responses))
 
     chosen = OtlpSettings(**settings)
-    return OtlpReceiver(chosen, store.writer.submit, store.clock, store.metrics, KEY, subjects=subjects)
+    return OtlpReceiver(chosen, submit or store.writer.submit, store.clock, store.metrics, KEY, subjects=subjects)
 
 
 def export(store: Store, *records: LogRecord, resource: dict[str, Any] | None = None, **settings: Any) -> ExportOutcome:
@@ -255,6 +258,33 @@ def test_evaluation_of_nothing_known_is_kept_as_a_record_and_counted(store: Stor
     answer = export(store, record("gen_ai.evaluation.result", attributes=EVALUATED, trace="", span_id=""))
     assert (answer.stored, one(store, "count(*)", "scores")) == (1, (0,))
     assert counted(store.metrics, "tidegauge_content_events_total", outcome="unclaimed") == 1
+
+
+SECRET = "the launch is on Friday"
+
+
+@pytest.mark.parametrize("capture", ["full", "off"])
+def test_contents_reach_the_disk_only_where_they_are_captured(store: Store, capture: str) -> None:
+    policy = PrivacySettings.model_validate({"tenants": {"bank": {"capture": capture}}})
+    submit = Privacy(policy, KEY, store.metrics).before(store.writer.submit)
+    said = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.input.messages": [{"role": "user", "content": SECRET}],
+        "gen_ai.tool.definitions": [{"name": SECRET}],
+    }
+    records = [
+        record(DETAILS, attributes=said),
+        record("gen_ai.choice", {"message": {"content": SECRET}}, span_id="1" * 16),
+        record("gen_ai.unknown", {"content": SECRET}, attributes={"gen_ai.output.messages": [{"content": SECRET}]}),
+    ]
+    export(store, *records, resource={"tenant.id": "bank"}, submit=submit)
+    kept = [
+        str(row)
+        for name in ("log_records", "span_contents")
+        for row in store.sql(f"SELECT {name}::VARCHAR FROM {name}")
+    ]
+    assert len(kept) == 5
+    assert any(SECRET in row for row in kept) == (capture == "full")
 
 
 # --- which records are kept -------------------------------------------------------------------------------------------
