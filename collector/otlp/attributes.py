@@ -85,11 +85,16 @@ def _name(number: float) -> str:
 
 def pairs(attributes: Iterable[KeyValue]) -> list[tuple[str, Json]]:
     """Attributes as JSON data, each with its key."""
+    return [(attribute.key, plain(attribute.value)) for attribute in attributes]
+
+
+def by_key(attributes: Iterable[KeyValue]) -> dict[str, Json]:
+    """Attributes as JSON data; of a key that repeats the last one."""
     # Most are texts and numbers: asking for those is faster than asking of which kind each is.
-    return [
-        (attribute.key, (value := attribute.value).string_value or value.int_value or plain(value))
+    return {
+        attribute.key: (value := attribute.value).string_value or value.int_value or plain(value)
         for attribute in attributes
-    ]
+    }
 
 
 def mapping(attributes: Iterable[KeyValue]) -> dict[str, Json]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
-from collector.otlp.attributes import Json, as_mapping, cut, encode, pairs
+from collector.otlp.attributes import Json, as_mapping, by_key, cut, encode, pairs
 from collector.otlp.conversions import Context, hidden
 from collector.otlp.dialects import Matcher
 from collector.otlp.plan import MOVABLE, Plan
@@ -29,7 +29,6 @@ NO_TRACE, NO_SPAN = bytes(16), bytes(8)
 # What a client says of an answer that has no message in it; one that captures no content says nothing.
 NO_MESSAGES: tuple[Any, ...] = ("[]", [])
 BROKE_OFF = "no_response"
-LONG = (*MOVABLE, "name", "status_message")
 
 
 REASONS: Mapping[str, str] = {
@@ -74,8 +73,8 @@ class _Scope:
 class _Said:
     """What a span says besides its fields."""
 
-    pairs: list[tuple[str, Json]]
     attributes: dict[str, Json]
+    twice: list[tuple[str, Json]] | None  # all of them, if a key comes twice
     plan: Plan
     rest: dict[str, Json]
     events: list[Json]
@@ -145,8 +144,8 @@ class Decoder:
     def _row(self, span: Span, scope: _Scope) -> tuple[Row, int]:
         start, end, status = span.start_time_unix_nano, span.end_time_unix_nano, span.status
         failed = status.code == STATUS_ERROR
-        said = pairs(span.attributes)
-        attributes = dict(said)
+        sent = span.attributes
+        attributes = by_key(sent)
         events, offered = events_of(span, failed) if span.events else ([], {})
         row = scope.row.copy()
         name, kind = span.name, SPAN_KINDS.get(span.kind, "UNSPECIFIED")
@@ -165,29 +164,34 @@ class Decoder:
         settle(row)
         if not failed and _broke_off(row, attributes, plan):
             row["status"], row["error_type"] = "error", BROKE_OFF
-        return row, self._keep(row, span, _Said(said, attributes, plan, rest, events), scope)
+        # A key that comes twice is against the specification; both values are kept.
+        twice = pairs(sent) if len(sent) != len(attributes) else None
+        return row, self._keep(row, span, _Said(attributes, twice, plan, rest, events), scope)
 
     def _keep(self, row: Row, span: Span, said: _Said, scope: _Scope) -> int:
         """Fills `attributes` with all that the columns do not hold; says how many values had to be cut."""
+        moved = _moved(row, said)
         lost: dict[str, int] = {}
-        text = self._text(row, said, None)
+        text = self._text(said, moved, None)
         # Nothing in a span that is smaller than the limit can be larger than it.
-        size = len(text) + sum([len(row[column]) for column in LONG if row[column]])
+        size = len(text) + len(row["name"]) + len(row["status_message"] or "")
+        if moved:
+            size += sum([len(row[column]) for column in moved.values()])
         if size > self._limit and span.ByteSize() > self._limit:
             _cut_columns(row, self._limit, lost)
-            text = self._text(row, said, lost)
+            text = self._text(said, _moved(row, said), lost)
         row["attributes"] = text[:-1] + scope.tail
         return len(lost)
 
-    def _text(self, row: Row, said: _Said, lost: dict[str, int] | None) -> bytes:
+    def _text(self, said: _Said, moved: Mapping[str, str], lost: dict[str, int] | None) -> bytes:
         """The JSON text; cut where `lost` is given, which then tells of what."""
-        # A key that comes twice is against the specification; both values are kept.
-        twice = len(said.attributes) != len(said.pairs)
-        moved = {} if twice else _moved(row, said)
-        if twice or said.plan.wrapped:
-            kept = as_mapping([(key, hidden(key, value, self._key)) for key, value in said.pairs if key not in moved])
+        if said.twice or said.plan.wrapped:
+            sent = said.twice or said.attributes.items()
+            kept = as_mapping([(key, hidden(key, value, self._key)) for key, value in sent if key not in moved])
         elif moved or said.plan.users:
-            kept = {key: value for key, value in said.attributes.items() if key not in moved}
+            kept = said.attributes.copy()
+            for key in moved:
+                del kept[key]
             for key in said.plan.users:
                 kept[key] = hidden(key, kept[key], self._key)
         else:
@@ -238,6 +242,8 @@ def _broke_off(row: Row, attributes: Mapping[str, Any], plan: Plan) -> bool:
 
 def _moved(row: Row, said: _Said) -> dict[str, str]:
     """The attributes whose text a column holds, byte for byte, and the columns."""
+    if said.twice:
+        return {}
     return {
         key: column
         for key, column in said.plan.movable

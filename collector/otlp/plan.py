@@ -1,19 +1,25 @@
 """How spans of one shape become columns: the dialects' tables, applied to the keys once instead of to each span."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
-from catalog.dialect import Conversion, Place, Source, of_attribute, of_place, sources, spellings
+from catalog.dialect import Conversion, Place, Source, of_attribute, of_place, sources, spellings, user_keys
+from collector.otlp.attributes import encode
 from collector.otlp.conversions import Context, convert
-from collector.otlp.messages import closed, nested
+from collector.otlp.messages import closed, nested, parsed
 
 # Columns that may hold an attribute byte for byte, which then need not be kept a second time.
 MOVABLE = ("input_messages", "output_messages", "response_schema", "retrieved_documents")
-# Conversions that look at the text alone, and what is known to come out of them for texts seen before.
-OF_TEXT = frozenset({Conversion.TEXT, Conversion.FIRST, Conversion.HEAD, Conversion.CLASS_NAME})
-KNOWN_TEXTS = 8192
-KNOWN_CHARACTERS = 64
+# Conversions that look at the value alone, and give few different ones: roles, kinds, reasons, names of classes.
+TELLING = frozenset({Conversion.TEXT, Conversion.FIRST, Conversion.HEAD, Conversion.CLASS_NAME})
+OF_SHAPE = frozenset({Place.NAME, Place.SCOPE, Place.SPAN_KIND})
+# Values come from outside: so many of their combinations are remembered, and none that is longer.
+MAX_KNOWN = 64
+MAX_KNOWN_BYTES = 512
+
+
+Documents = dict[int, Any]  # by their place among the offers: JSON texts as data, None where they are none
 
 
 class Shape(NamedTuple):
@@ -33,82 +39,157 @@ class Candidate(NamedTuple):
     at: int  # its place among the offers
     spread: tuple[tuple[str, int], ...]  # or those of a flattened list
     needed: int | None  # the place of the attribute that must be there
-    short: bool  # short texts mean the same whenever they come
-    words: tuple[str, ...]  # one of these stands in the JSON text, or nothing is found there
+    plain: type | None  # values of this type are the column's, unless they are empty, or negative
+    words: tuple[str, ...]  # one of these stands in JSON text, or nothing is found there
+    telling: bool  # the value is one of few
 
 
-class Plain(NamedTuple):
-    """The place that is asked first for a column, where its values need no conversion."""
+class Direct(NamedTuple):
+    """A place whose values need no conversion if they have this type and are more than the least."""
 
     column: str
     at: int
-    type: type  # of the values that are the column's
-    least: Any  # if they are more than this
+    type: Any
+    least: Any
+    asked: list[Candidate]  # else
 
 
 class Plan:
-    """For each column the places that are asked for it, in their order; the kind of the span first."""
+    """For each column the places that are asked for it, in their order; the kind of the span first.
+
+    What follows from the few telling values (the operation, the provider, ...) is found once for each combination.
+    """
 
     def __init__(self, keys: Sequence[str], candidates: Iterable[Candidate]) -> None:
         present = set(keys)
-        self.movable = tuple((key, column) for key, column in _movable() if key in present)
+        self.movable = tuple((key, column) for key, column in _movable() if key in present and key not in user_keys())
         self.answers = tuple(key for key, column in self.movable if column == "output_messages")
-        self.users = tuple(key for key in keys if key in _users())
+        self.users = tuple(key for key in keys if key in user_keys())
         self.wrapped = any(key.startswith("$") for key in keys)  # what JSON objects cannot say without a wrapper
         self._candidates = sorted(candidates, key=lambda candidate: candidate.source.order)
-        self._kind = [candidate for candidate in self._candidates if candidate.source.column == "kind"]
-        self._steps: dict[str | None, _Steps] = {}
+        telling = [candidate for candidate in self._candidates if candidate.telling]
+        places = {at for candidate in telling for at in (candidate.at, candidate.needed) if at is not None}
+        # The name, kind and scope of the span are the shape's.
+        self._telling = sorted(at for at in places if at < len(keys))
+        self._known: dict[bytes, _Known] = {}
 
     def fill(self, row: dict[str, Any], offers: Sequence[Any], context: Context) -> None:
         """Sets each column for which one of its places yields a value."""
-        kind = _first(self._kind, offers, context)
-        if kind is not None:
-            row["kind"] = kind
-        steps = self._steps.get(kind) or self._steps.setdefault(kind, _Steps(self._candidates, kind))
-        for column, at, type_, least in steps.plain:
+        key = encode([offers[at] for at in self._telling])
+        known = self._known.get(key) or self._learn(key, offers, context)
+        documents: Documents = {}
+        steps = known.of_kind(offers, context, documents)
+        row.update(steps.columns)
+        for column, at, type_, least, candidates in steps.direct:
             value = offers[at]
             if type(value) is type_ and value > least:
                 row[column] = value
-            elif (made := _first(steps.others[column], offers, context)) is not None:
+            elif (made := _first(candidates, offers, context, documents)) is not None:
                 row[column] = made
-        for column, candidates in steps.rest:
-            if (made := _first(candidates, offers, context)) is not None:
+        for column, candidates, told in steps.rest:
+            made = _first(candidates, offers, context, documents)
+            if made is not None:
                 row[column] = made
+            elif told is not None:
+                row[column] = told
+
+    def _learn(self, key: bytes, offers: Sequence[Any], context: Context) -> "_Known":
+        known = _Known(self._candidates, offers, context)
+        if len(key) <= MAX_KNOWN_BYTES:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = known
+        return known
+
+
+class _Known:
+    """What follows from one combination of telling values."""
+
+    def __init__(self, candidates: Sequence[Candidate], offers: Sequence[Any], context: Context) -> None:
+        self._candidates = candidates
+        self._told = {one.source: _first([one], offers, context, {}) for one in candidates if one.telling}
+        self._kinds, self._kind = _walk([one for one in candidates if one.source.column == "kind"], self._told)
+        self._steps: dict[Any, _Steps] = {}
+
+    def of_kind(self, offers: Sequence[Any], context: Context, documents: Documents) -> "_Steps":
+        """What is left to do for a span, whose kind may follow from another of its values."""
+        kind = _first(self._kinds, offers, context, documents) if self._kinds else None
+        kind = self._kind if kind is None else kind
+        return self._steps.get(kind) or self._steps.setdefault(kind, _Steps(self._candidates, self._told, kind))
 
 
 class _Steps:
-    """A plan for spans of one kind."""
+    """What is left to do for spans of one kind."""
 
-    def __init__(self, candidates: Sequence[Candidate], kind: str | None) -> None:
-        self.others: dict[str, list[Candidate]] = {}
+    def __init__(self, candidates: Sequence[Candidate], told: Mapping[Source, Any], kind: Any) -> None:
+        asked: dict[str, list[Candidate]] = {}
         for candidate in candidates:
             source = candidate.source
             if source.column != "kind" and (not source.kinds or kind in source.kinds):
-                self.others.setdefault(source.column, []).append(candidate)
-        found = (_plain(column, asked[0]) for column, asked in self.others.items())
-        self.plain = tuple(plain for plain in found if plain)
-        direct = {plain.column for plain in self.plain}
-        self.rest = tuple((column, asked) for column, asked in self.others.items() if column not in direct)
+                asked.setdefault(source.column, []).append(candidate)
+        self.columns = {} if kind is None else {"kind": kind}
+        self.direct: list[Direct] = []
+        self.rest: list[tuple[str, list[Candidate], Any]] = []  # column, who is asked, what else is told
+        for column, places in asked.items():
+            places, value = _walk(places, told)
+            if places and places[0].plain and places[0].needed is None and value is None:
+                self.direct.append(_direct(places))
+            elif places:
+                self.rest.append((column, places, value))
+            elif value is not None:
+                self.columns[column] = value
 
 
-def _first(candidates: Iterable[Candidate], offers: Sequence[Any], context: Context) -> Any:
+def _walk(candidates: Iterable[Candidate], told: Mapping[Source, Any]) -> tuple[list[Candidate], Any]:
+    """Who has to be asked before one of the telling ones yields a value, and that value."""
+    asked = []
+    for candidate in candidates:
+        if not candidate.telling:
+            asked.append(candidate)
+        elif (value := told[candidate.source]) is not None:
+            return asked, value
+    return asked, None
+
+
+def _direct(candidates: list[Candidate]) -> Direct:
+    first = candidates[0]
+    # Zero is a number too, but rare: it takes the longer way.
+    return Direct(first.source.column, first.at, first.plain, "" if first.plain is str else 0, candidates)
+
+
+def _first(candidates: Iterable[Candidate], offers: Sequence[Any], context: Context, documents: Documents) -> Any:
     """What the first of them yields that yields a value."""
-    for source, at, spread, needed, short, words in candidates:
-        if needed is not None and (offers[needed] is None or not _met(source, offers[needed])):
+    for source, at, spread, needed, plain, words, _ in candidates:
+        if needed is not None and (offers[needed] is None or (source.needs_value and not _met(source, offers[needed]))):
             continue
         value = offers[at] if not spread else nested(source.key, {key: offers[of] for key, of in spread})
         if type(value) is str:
-            if short and len(value) <= KNOWN_CHARACTERS:
-                made = _of_text(source, value)
-                if made is not None:
-                    return made
-                continue
-            if words and not _may_hold(value, words):
-                continue
+            if plain is str and value:
+                return value
+            if words:
+                value = _document(value, at, words, documents)
+                if value is None:
+                    continue
         made = convert(source, value, context)
         if made is not None:
             return made
     return None
+
+
+def _document(text: str, at: int, words: Sequence[str], documents: Documents) -> Any:
+    """The text as data where it is a JSON object that may have one of these keys, None where nothing can be found.
+
+    Several columns look into the same text: most is no JSON, or was cut off, or does not name the key.
+    """
+    if at not in documents:
+        if not closed(text):
+            documents[at] = None
+        elif any(word in text for word in words) or "\\u" in text:  # a key may be written with escapes
+            documents[at] = parsed(text)
+        else:
+            return None
+    found = documents[at]
+    return text if isinstance(found, (list, str)) else found
 
 
 def of_resource(keys: Sequence[str]) -> Plan:
@@ -130,11 +211,6 @@ def of_span(shape: Shape) -> Plan:
     the first, and the attributes of all.
     """
     return Plan(shape.keys, _candidates(shape, {key: at for at, key in enumerate(shape.keys)}))
-
-
-@cache
-def _users() -> frozenset[str]:
-    return frozenset(source.key for source in sources() if source.conversion is Conversion.HASH)
 
 
 @cache
@@ -173,19 +249,13 @@ def _candidate(
 ) -> Iterable[Candidate]:
     if source.needs and source.needs not in index:
         return
+    within = source.json or bool(source.paths) or bool(spread)
+    translated = bool(source.values) or source.value is not None or source.column in spellings()
+    plain = None if within or translated else {Conversion.TEXT: str, Conversion.INTEGER: int}.get(source.conversion)
+    telling = source.place in OF_SHAPE or not (plain or within or source.value is not None)
+    telling = telling and source.conversion in TELLING
     words = _words(source) if source.value is None else ()
-    yield Candidate(source, at, spread, index.get(source.needs), source.conversion in OF_TEXT, words)
-
-
-def _plain(column: str, candidate: Candidate) -> Plain | None:
-    source = candidate.source
-    changed = source.json or source.paths or source.values or source.value is not None or column in spellings()
-    if changed or candidate.needed is not None or candidate.spread:
-        return None
-    if source.conversion is Conversion.TEXT:
-        return Plain(column, candidate.at, str, "")
-    # Zero is a number too, but takes the longer way, as it is rare.
-    return Plain(column, candidate.at, int, 0) if source.conversion is Conversion.INTEGER else None
+    yield Candidate(source, at, spread, index.get(source.needs), plain, words, telling)
 
 
 def _words(source: Source) -> tuple[str, ...]:
@@ -194,21 +264,5 @@ def _words(source: Source) -> tuple[str, ...]:
     return tuple(found) if all(word and not word.startswith("?") for word in found) else ()
 
 
-def _may_hold(text: str, words: tuple[str, ...]) -> bool:
-    """Whether it is worth parsing a text for these keys: most is no JSON, or was cut off, or does not name them."""
-    if not closed(text):
-        return False
-    for word in words:
-        if word in text:
-            return True
-    # A key may be written with escapes.
-    return "\\u" in text
-
-
 def _met(source: Source, present: Any) -> bool:
-    return not source.needs_value or str(present).casefold() == source.needs_value.casefold()
-
-
-@lru_cache(maxsize=KNOWN_TEXTS)
-def _of_text(source: Source, text: str) -> Any:
-    return convert(source, text, Context(0, 0, b""))
+    return str(present).casefold() == source.needs_value.casefold()
