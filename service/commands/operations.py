@@ -7,6 +7,7 @@ import typer
 from catalog.clock import SystemClock
 from service import live_check
 from service.auth import KeyFileBroken, KeyStore, Role, UnknownKey
+from service.commands import explain
 from service.commands.common import (
     FAILED,
     ConfigFile,
@@ -28,7 +29,7 @@ def check(
     live: Annotated[bool, typer.Option("--live", help="Scrape every target; name queries without data.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Validate the configuration; with --live also what it points at.
+    """Validate the configuration; with --live also what it points at, and what arrives.
 
     Example: tidegauge check -c tidegauge.yaml --live
     """
@@ -40,8 +41,9 @@ def check(
             out.print("configuration is valid")
         return
     targets, silent = live_check.look(loaded)
+    arrivals = explain.look(loaded)["findings"]
     if as_json:
-        print_json({"targets": targets, "silent": [vars_of(item) for item in silent]})
+        print_json({"targets": targets, "silent": [vars_of(item) for item in silent], "arrivals": arrivals})
     else:
         print_table(["target", "up", "engine", "problem"], (list(row.values()) for row in targets), "Targets")
         print_table(
@@ -49,6 +51,8 @@ def check(
             ([item.kind, item.place, "; ".join(item.reasons)] for item in silent),
             "Queries that find no data now",
         )
+        out.print("\nWhat arrived over OTLP (see 'tidegauge explain')", style="italic")
+        explain.show(arrivals)
     if any(not row["up"] for row in targets):
         raise typer.Exit(FAILED)
 
