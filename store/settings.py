@@ -1,6 +1,16 @@
 """Settings of the store; the defaults keep the whole process under 700 MB."""
 
+import re
+
 from pydantic import BaseModel, ConfigDict, Field
+
+_UNITS = {"KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def size_in_bytes(text: str) -> int:
+    """Bytes of a size as the settings take it: `300MB`, `1.5 GiB`."""
+    number, unit = re.fullmatch(r"([\d.]+)\s*(\w+)", text).groups()  # type: ignore[union-attr]
+    return int(float(number) * _UNITS[unit])
 
 
 class StoreSettings(BaseModel):
@@ -18,6 +28,12 @@ class StoreSettings(BaseModel):
         default="64MB",
         pattern=r"^\d+(\.\d+)?\s*(KB|MB|GB|KiB|MiB|GiB)$",
         description="size of the write-ahead log at which DuckDB folds it into the file",
+    )
+    min_free_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="free disk below which nothing more is taken, beside what folding the write-ahead log needs; "
+        "unless set 512 MiB, and 5 % of a smaller disk",
     )
     max_commit_rows: int = Field(
         default=50_000,

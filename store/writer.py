@@ -18,7 +18,8 @@ from catalog.clock import Clock
 from catalog.instruments import Instruments
 from store.batch import Batch, Committed, conform
 from store.contents import ContentIntake
-from store.database import Database
+from store.database import Database, explained
+from store.health import invalidated
 from store.settings import StoreSettings
 from store.spans import SpanIntake
 from store.transaction import Rows, write
@@ -54,29 +55,35 @@ def _only_own_spans(group: Sequence[_Submission]) -> bool:
     )
 
 
+def _refuse(group: Sequence[_Submission], why: str) -> None:
+    for submission in group:
+        submission.future.set_exception(StoreUnavailable(why))
+
+
 class Writer:
     """Takes batches from any thread and commits them in groups from one thread of its own."""
 
     def __init__(self, database: Database, clock: Clock, metrics: Instruments, settings: StoreSettings) -> None:
-        self._connection = database.cursor()
+        self._database = database
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
         self._queue: queue.Queue[_Submission | None] = queue.Queue(settings.queue_batches)
         self._closed = threading.Event()
-        self._intake = SpanIntake(self._connection, settings, clock.now())
-        self._contents = ContentIntake(self._connection, settings, metrics, clock.now())
-        self._seq = self._last_seq()
+        self._attach()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
     def submit(self, batch: Batch) -> "Future[Committed]":
         """Queues `batch`; the future resolves after its commit, or with StoreUnavailable.
 
-        Raises ValueError for rows that fit no table, StoreOverloaded if the queue is full, StoreUnavailable if closed.
+        Raises ValueError for rows that fit no table, StoreOverloaded if the queue is full, StoreUnavailable if closed
+        or if the disk takes nothing now.
         """
         if self._closed.is_set():
             raise StoreUnavailable("the store is closed")
+        if (problem := self._database.health.problem()) is not None:
+            raise StoreUnavailable(problem.message)
         tables = {name: conform(name, table) for name, table in batch.tables.items()}
         submission = _Submission(batch, tables, Future())
         try:
@@ -94,6 +101,16 @@ class Writer:
         self._thread.join()
         with suppress(duckdb.Error):
             self._connection.close()
+
+    def _attach(self) -> None:
+        """A connection to the database as it is open now, and what is known of its rows."""
+        generation = self._database.generation
+        self._connection = self._database.cursor()
+        with explained(self._database.path):
+            self._intake = SpanIntake(self._connection, self._settings, self._clock.now())
+            self._contents = ContentIntake(self._connection, self._settings, self._metrics, self._clock.now())
+            self._seq = self._last_seq()
+        self._generation = generation
 
     def _run(self) -> None:
         while True:
@@ -128,17 +145,47 @@ class Writer:
 
     def _commit_group(self, group: Sequence[_Submission]) -> None:
         self._metrics.gauges.tidegauge_ingest_queue_batches.set(self._queue.qsize())
+        if (problem := self._database.health.problem()) is not None:
+            _refuse(group, problem.message)
+            return
         try:
+            if self._generation != self._database.generation:
+                self._attach()
+            self._database.fold_by_room()
             with nullcontext() if _only_own_spans(group) else TRACER.start_as_current_span("commit") as span:
                 results = self._commit(group)
                 if span is not None:
                     span.set_attribute("tidegauge.rows", sum(submission.batch.rows() for submission in group))
         except Exception as error:
             self._metrics.counters.tidegauge_store_commits_total.labels(outcome="error").inc()
-            self._commit_singly(group, error)
+            self._failed(group, error)
             return
         for submission, result in zip(group, results, strict=True):
             submission.future.set_result(result)
+
+    def _failed(self, group: Sequence[_Submission], error: Exception) -> None:
+        """The disk's trouble is everybody's; any other may be one submission's.
+
+        Where DuckDB gave up it is not known whether the group was committed.  It is refused: what is sent again is
+        known by its ids.
+        """
+        problem = self._database.health.failed(error)
+        if invalidated(error):
+            self._revive()
+        if problem is None:
+            self._commit_singly(group, error)
+        else:
+            LOG.error("commit_failed", extra={"trouble": problem.trouble.value, "problem": problem.message})
+            _refuse(group, problem.message)
+
+    def _revive(self) -> None:
+        try:
+            self._database.revive(self._generation)
+            self._attach()
+        except Exception as error:
+            # The next commit finds the connection closed, and tries again.
+            LOG.exception("store_not_reopened")
+            self._database.health.failed(error)
 
     def _commit_singly(self, group: Sequence[_Submission], error: Exception) -> None:
         """One bad submission must not take its neighbours along."""

@@ -63,7 +63,7 @@ def test_newer_schema_is_refused_untouched(tmp_path: Path) -> None:
 
 def test_corrupt_file_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
-    with pytest.raises(StoreCorrupt, match=r"tidegauge\.duckdb cannot be"):
+    with pytest.raises(StoreCorrupt, match=r"tidegauge\.duckdb is damaged"):
         Database(tmp_path)
 
 
