@@ -9,7 +9,7 @@ where there are weights or sessions (Korn and Graubard, 1998; Franco et al., 201
 near 0 says too little: seven zeros in a row do not prove that there are no ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,6 +22,9 @@ from scipy.special import ndtri, stdtrit
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+BAD_PROBABILITY = "a sampling probability is not within 0 (exclusive) to 1"
+# Weights that differ by less than this are the same.
+UNEQUAL = 1e-9
 
 
 class Estimator(StrEnum):
@@ -84,6 +87,54 @@ def summarize(scores: pa.Table, by: Sequence[str], confidence: float = 0.95) -> 
     return _estimates(keys, groups, clusters, value, weight, confidence)
 
 
+def summarize_sums(sums: pa.Table, by: Sequence[str], confidence: float = 0.95) -> pa.Table:
+    """As `summarize`, from sums that the store makes of scores (`Reads.score_sums`), one row a group of `by`."""
+    order = sorted(range(sums.num_rows), key=_sort_key(sums, by))
+    sums = sums.take(pa.array(order, pa.int64()))
+    found = {name: sums.column(name).to_numpy() for name in sums.column_names if name not in by}
+    if not ((found["weight_low"] >= 1 - 1e-12) & np.isfinite(found["weight_high"])).all():
+        raise ValueError(BAD_PROBABILITY)
+    total = found["weight"]
+    mean = np.clip(found["weighted"] / total, found["low"], found["high"])
+    off = found["centre"] - mean
+    squares = found["squares"] + 2 * off * found["cross_sum"] + off**2 * found["cluster_weights"]
+    # Rounding must not make a variance of nothing negative.
+    squares = np.maximum(squares, 0) / total**2
+    even = total / found["n"]
+    groups = _Groups(
+        n=found["n"],
+        clusters=found["clusters"],
+        mean=mean,
+        low=found["low"],
+        high=found["high"],
+        squares=np.where(found["low"] == found["high"], 0.0, squares),
+        kish=total**2 / found["cluster_weights"],
+        unequal=np.maximum(np.abs(found["weight_low"] / even - 1), np.abs(found["weight_high"] / even - 1)) > UNEQUAL,
+        binary=found["is_share"].astype(bool),
+    )
+    return _finished(sums.select(list(by)) if by else pa.table({"_": pa.nulls(sums.num_rows)}), groups, confidence)
+
+
+def _sort_key(table: pa.Table, by: Sequence[str]) -> Callable[[int], tuple[str, ...]]:
+    columns = [[str(value) for value in table.column(name).to_pylist()] for name in by]
+    return lambda row: tuple(column[row] for column in columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """What an estimate needs to know of each group; `squares` is the sum of the squared residuals of its clusters."""
+
+    n: Codes
+    clusters: Codes
+    mean: Floats
+    low: Floats
+    high: Floats
+    squares: Floats
+    kish: Floats
+    unequal: NDArray[np.bool_]
+    binary: NDArray[np.bool_]
+
+
 def _estimates(
     keys: pa.Table, groups: Codes, clusters: Codes, value: Floats, weight: Floats, confidence: float
 ) -> pa.Table:
@@ -99,43 +150,52 @@ def _estimates(
 
     cluster_group = np.zeros(clusters.max() + 1, np.int64)
     cluster_group[clusters] = groups
-    n_clusters = np.bincount(cluster_group, minlength=size)
     residual = np.bincount(clusters, weight * (value - mean[groups])) / total[cluster_group]
+    cluster_weight = np.bincount(clusters, weight)
+    found = _Groups(
+        n=n,
+        clusters=np.bincount(cluster_group, minlength=size),
+        mean=mean,
+        low=low_value,
+        high=high_value,
+        squares=np.bincount(cluster_group, residual**2, size).astype(float),
+        kish=np.bincount(cluster_group, cluster_weight, size) ** 2
+        / np.bincount(cluster_group, cluster_weight**2, size),
+        # Equal weights cancel; their mean is each of them.
+        unequal=np.bincount(groups, np.abs(weight / (total / n)[groups] - 1) > UNEQUAL, size) > 0,
+        binary=np.bincount(groups, (value != 0) & (value != 1), size) == 0,
+    )
+    return _finished(keys, found, confidence)
+
+
+def _finished(keys: pa.Table, groups: _Groups, confidence: float) -> pa.Table:
+    mean, low_value, high_value = groups.mean, groups.low, groups.high
     with np.errstate(divide="ignore", invalid="ignore"):
-        variance = n_clusters / (n_clusters - 1) * np.bincount(cluster_group, residual**2, size)
-    t = _t(n_clusters - 1, confidence)
+        variance = groups.clusters / (groups.clusters - 1) * groups.squares
+    t = _t(groups.clusters - 1, confidence)
     half = t * np.sqrt(variance)
 
     in_unit = (low_value >= 0) & (high_value <= 1)
-    binary = np.bincount(groups, (value != 0) & (value != 1), size) == 0
-    # Equal weights cancel; their mean is each of them.
-    unequal = np.abs(weight / (total / n)[groups] - 1) > 1e-9
-    simple = (n == n_clusters) & (np.bincount(groups, unequal, size) == 0)
+    simple = (groups.n == groups.clusters) & ~groups.unequal
     # Values of one kind have no variance to go by; that of any value in 0 to 1 is at most a share's.
     constant = in_unit & (low_value == high_value)
-    share = binary | constant
-    effective = _effective(n, mean, variance, clusters, cluster_group, weight, t, simple, confidence)
+    share = groups.binary | constant
+    effective = _effective(groups, variance, t, simple, confidence)
     wilson_low, wilson_high = _wilson(mean, effective, confidence)
     low = np.where(share, wilson_low, np.where(in_unit, np.maximum(mean - half, 0), mean - half))
     high = np.where(share, wilson_high, np.where(in_unit, np.minimum(mean + half, 1), mean + half))
     names = np.where(share, np.where(simple, Estimator.WILSON, Estimator.WILSON_EFFECTIVE), Estimator.STUDENT)
-    return _result(keys, mean, low, high, n, n_clusters, names.tolist())
+    return _result(keys, mean, low, high, groups.n, groups.clusters, names.tolist())
 
 
-def _effective(
-    n: Codes, mean: Floats, variance: Floats, clusters: Codes, cluster_group: Codes, weight: Floats, t: Floats,
-    simple: NDArray[np.bool_], confidence: float,
-) -> Floats:  # fmt: skip
+def _effective(groups: _Groups, variance: Floats, t: Floats, simple: NDArray[np.bool_], confidence: float) -> Floats:
     """How many independent, equal scores would say as much."""
-    size = len(n)
-    cluster_weight = np.bincount(clusters, weight)
-    kish = np.bincount(cluster_group, cluster_weight, size) ** 2 / np.bincount(cluster_group, cluster_weight**2, size)
     z = float(ndtri(0.5 + confidence / 2))
     with np.errstate(divide="ignore", invalid="ignore"):
-        by_variance = mean * (1 - mean) / variance * (z / t) ** 2
+        by_variance = groups.mean * (1 - groups.mean) / variance * (z / t) ** 2
     # A share of 0 or 1, or one session: no variance to go by, so as if each session were one score.
     usable = np.isfinite(by_variance) & (by_variance > 0)
-    return np.where(simple, n, np.where(usable, np.minimum(by_variance, n), kish))
+    return np.where(simple, groups.n, np.where(usable, np.minimum(by_variance, groups.n), groups.kish))
 
 
 def _wilson(share: Floats, n: Floats, confidence: float) -> tuple[Floats, Floats]:
@@ -157,7 +217,7 @@ def _probabilities(scores: pa.Table) -> Floats:
         return np.ones(scores.num_rows)
     found: Floats = pc.fill_null(scores.column("sampling_probability").cast(pa.float64()), 1.0).to_numpy()
     if not ((found > 0) & (found <= 1)).all():
-        raise ValueError("a sampling probability is not within 0 (exclusive) to 1")
+        raise ValueError(BAD_PROBABILITY)
     return found
 
 

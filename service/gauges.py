@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from catalog.clock import Clock
 from catalog.instruments import Instruments
 from evals.drift.state import Phase, State
-from evals.estimates import summarize
+from evals.estimates import summarize_sums
 from store.database import Database
 from store.reads import Reads
+from store.scope import EVERYTHING, Selection
 
 # Means over the last hour: long enough for an interval, short enough to show a change.
 WINDOW_SECONDS = 3600.0
@@ -48,8 +49,8 @@ class StoreGauges:
             (gauges.tidegauge_eval_score_mean_ci_high, "ci_high"),
             (gauges.tidegauge_eval_score_samples, "n"),
         )
-        scores = self._reads.score_labels(since=self._clock.now() - WINDOW_SECONDS)
-        rows = summarize(scores, GROUPS).to_pylist() if scores.num_rows else []
+        recent = Selection(start=self._clock.now() - WINDOW_SECONDS)
+        rows = summarize_sums(self._reads.score_sums(EVERYTHING, recent, GROUPS), GROUPS).to_pylist()
         rows = sorted(rows, key=lambda row: -row["n"])[:MAX_GROUPS]
         for gauge, column in means:
             gauge.clear()

@@ -52,13 +52,15 @@ def request_view(
     `requests` holds each model call of the trace with `engine` and `gpu` beside; `spans` is oldest first.
     """
     pages = Pages(reads)
-    spans = pages.trace(scope, trace_id)
+    spans = reads.trace(scope, trace_id)
     if not spans:
         return None
     configured = targets()
     calls = [span for span in spans if span["is_request"]]
     requests = [_request(pages, reads, call, spans, configured, around) for call in calls[:MAX_REQUESTS]]
     scores = reads.scores(scope, Selection({"trace_id": trace_id}), limit=MAX_SCORES)
+    for score in scores:
+        del score["page_key"]
     start, end = min(span["start_time"] for span in spans), max(span["end_time"] for span in spans)
     logs = pages.logs(
         scope,

@@ -54,11 +54,13 @@ from service.recordings import Recordings
 from service.replay.recorder import Recorder
 from service.version import VERSION
 from store.database import Database
+from store.followers import Followers
 from store.reads import Reads
 from store.writer import Writer
 
 LOG = logging.getLogger("tidegauge.service")
 GAUGES_EVERY_SECONDS = 10.0
+FOLLOW_EVERY_SECONDS = 60.0
 COUNT_EVERY_SECONDS = 2.0
 
 
@@ -137,6 +139,7 @@ class Service:
         self.drift = DriftMonitor(
             config.drift, self.reads, self.writer, clock, metrics, np.random.default_rng(0), origin=clock.now()
         )
+        self.followers = Followers(self.database)
         self.gauges = StoreGauges(self.database, self.reads, clock, metrics, self.drift.current)
 
     def _app(self) -> FastAPI:
@@ -207,6 +210,7 @@ class Service:
         for endpoint in self.remote_writers:
             self._spawn("remote_write", endpoint.run())
         self._spawn("recordings", self.recordings.run())
+        self._spawn("followers", self._every(FOLLOW_EVERY_SECONDS, "followers", self.followers.step))
         self._spawn("gauges", self._every(GAUGES_EVERY_SECONDS, "gauges", self.gauges.step))
 
     async def stop(self) -> None:

@@ -2,35 +2,34 @@
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from store.database import Database, StoreUnreadable
-from store.health import Trouble, invalidated
+from store.database import Database
+from store.order import NEWEST_SCORES
+from store.places import SCORE_PLACES, SPAN_PLACES, of_filtered_trace, of_trace
 from store.scope import (
     DIMENSIONS,
-    EVERYTHING,
     SCORE_ALIASES,
     SCORE_FILTERS,
     Scope,
     Selection,
-    UnknownFilter,
     moment,
     where,
 )
+from store.score_sums import score_sums
 from store.tables import SCORES, SPANS, TIME
 
 JSON_COLUMNS = frozenset(
     "input_messages output_messages retrieved_documents feature_flags attributes slice_values evidence labels "
     "annotations context details stream clock_event_reasons pids pods response_schema".split()
 )
-# A query is asked again where the database went down under it, and was opened anew.
-ATTEMPTS = 3
-SIGNAL_TABLES = {"spans", "scores"}
+Work = Callable[[duckdb.DuckDBPyConnection], pa.Table]
 
 
 class UnknownSignal(Exception):
@@ -87,16 +86,29 @@ class Reads:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def trace(self, scope: Scope, trace_id: str) -> list[dict[str, Any]]:
-        """All spans of a trace with content, oldest first; empty if there is none or it is another tenant's.
+        """All spans of a trace with content, oldest first, that the scope may see; empty if there is none.
 
-        A span that names no tenant (an engine's) is shown to those who may see a span of its trace that does.
+        A span that names no tenant (an engine's) goes to those who may see a span of its trace that does; where
+        tenants share a trace, to those whose call it describes.
         """
-        rows = self._fetch("SELECT * FROM spans WHERE trace_id = $trace ORDER BY start_time", {"trace": trace_id})
-        if scope.tenants is None:
-            return rows
-        if not any(row["tenant"] in scope.tenants for row in rows):
-            return []
-        return [row for row in rows if row["tenant"] is None or row["tenant"] in scope.tenants]
+
+        def found(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+            condition, parameters = of_trace(connection, SPAN_PLACES, trace_id)
+            return asked(connection, f"SELECT * FROM spans WHERE {condition} ORDER BY start_time", parameters)
+
+        rows = self.together(found)
+        return rows if scope.tenants is None else _shown(rows, scope.tenants)
+
+    def subject(self, scope: Scope, trace_id: str, span_id: str | None) -> list[dict[str, Any]]:
+        """The dimensions of a request, or of a trace's first request, that a score can be about."""
+        tenants = None if scope.tenants is None else sorted(scope.tenants)
+
+        def found(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+            condition, parameters = of_trace(connection, SPAN_PLACES, trace_id)
+            sql = _named("subject").replace("{of_trace}", condition)
+            return asked(connection, sql, {**parameters, "tenants": tenants, "span": span_id})
+
+        return self.together(found)
 
     def engine_states(
         self, *, start: float, end: float, target: str | None = None, model: str | None = None
@@ -120,44 +132,41 @@ class Reads:
 
     # --- scores -----------------------------------------------------------------------------------------------------
 
-    def scores(self, scope: Scope, selection: Selection, *, limit: int = 100, offset: int = 0) -> list[dict[str, Any]]:
-        """Scores, newest subject first.  Raises UnknownFilter."""
-        condition, parameters = where(
-            scope, selection, time="subject_time", allowed=SCORE_FILTERS, aliases=SCORE_ALIASES
-        )
-        sql = f"SELECT * FROM scores WHERE {condition} ORDER BY subject_time DESC, score_id LIMIT $limit OFFSET $offset"
-        return self._fetch(sql, {**parameters, "limit": limit, "offset": offset})
+    def scores(
+        self, scope: Scope, selection: Selection, *, limit: int = 100, after: Sequence[Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Scores, newest subject first, each with `page_key`: what `after` takes, with `score_id`, to go on behind it.
 
-    def score_values(
-        self, scope: Scope, selection: Selection, group_by: Sequence[str], interval: float | None = None
-    ) -> pa.Table:
-        """Scored values for estimates: `evaluator`, each of `group_by`, `bucket` (start of the interval, or null),
-        `value`, `sampling_probability`, `session_id`.  Raises UnknownFilter.
+        Raises UnknownFilter.
         """
         condition, parameters = where(
             scope, selection, time="subject_time", allowed=SCORE_FILTERS, aliases=SCORE_ALIASES
         )
-        groups = []
-        for name in group_by:
-            if name not in SCORE_FILTERS:
-                raise UnknownFilter(f"cannot group by {name!r}; there are {', '.join(sorted(SCORE_FILTERS))}")
-            if name != "evaluator":
-                groups.append(f"{SCORE_ALIASES.get(name, name)} AS {name}")
-        bucket = "NULL::TIMESTAMPTZ"
-        if interval is not None:
-            bucket = "time_bucket(to_microseconds($interval), subject_time)"
-            parameters["interval"] = int(interval * 1e6)
-        columns = ", ".join(["evaluator", *groups, f"{bucket} AS bucket", "value", "sampling_probability"])
-        if "session_id" not in group_by:
-            columns += ", session_id"
-        return self._arrow(
-            f"SELECT {columns} FROM scores WHERE {condition} AND status = 'scored' AND value IS NOT NULL", parameters
-        )
+        if after is not None:
+            condition += " AND " + NEWEST_SCORES.after(parameters, after)
 
-    def score_labels(self, *, since: float) -> pa.Table:
-        """Recent scored values by evaluator, model and tenant, for the gauges."""
-        selection = Selection(start=since)
-        return self.score_values(EVERYTHING, selection, ["evaluator", "model", "tenant"])
+        def found(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+            narrow, bounds = of_filtered_trace(connection, SCORE_PLACES, selection)
+            sql = (
+                f"SELECT *, {NEWEST_SCORES.key} AS page_key FROM scores WHERE {condition} AND {narrow}"
+                f" ORDER BY {NEWEST_SCORES.order} LIMIT $limit"
+            )
+            return asked(connection, sql, {**parameters, **bounds, "limit": limit})
+
+        return self.together(found)
+
+    def score_sums(
+        self, scope: Scope, selection: Selection, group_by: Sequence[str], interval: float | None = None
+    ) -> pa.Table:
+        """Sums of scored values for estimates, by `evaluator`, each of `group_by` and `bucket`; see score_sums.py.
+
+        Raises UnknownFilter.
+        """
+
+        def found(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+            return score_sums(connection, scope, selection, group_by, interval)
+
+        return _in_utc(self._ask(lambda connection: _in_one_state(connection, found)))
 
     # --- the rest ---------------------------------------------------------------------------------------------------
 
@@ -170,49 +179,65 @@ class Reads:
         return self._arrow(_named(name), parameters)
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        """This thread's, to the database as it is open now."""
-        generation = self._database.generation
-        if getattr(self._local, "generation", None) != generation:
+        if not hasattr(self._local, "connection"):
             self._local.connection = self._database.cursor()
-            self._local.generation = generation
         connection: duckdb.DuckDBPyConnection = self._local.connection
         return connection
 
     def _arrow(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
-        for attempt in range(ATTEMPTS):
-            generation = self._database.generation
-            try:
-                table = self._connection().sql(sql, params=dict(parameters)).to_arrow_table()
-                break
-            except duckdb.Error as error:
-                if attempt == ATTEMPTS - 1 or not self._opened_anew(generation, error):
-                    raise
-        return table.cast(pa.schema([_in_utc(field) for field in table.schema]))
+        return self._ask(lambda connection: asked(connection, sql, parameters))
 
-    def _opened_anew(self, generation: int, error: duckdb.Error) -> bool:
-        """Whether the query failed since the database went down, and may be asked again.
+    def together(self, work: Work) -> list[dict[str, Any]]:
+        """What several statements find in one state of the store, as rows."""
+        return _rows(self._ask(lambda connection: _in_one_state(connection, work)))
 
-        Raises StoreUnreadable if what was asked for is damaged, and what `Database.revive` raises.
-        """
-        if self._database.settled() == generation:
-            problem = self._database.health.failed(error)
-            if problem is not None and problem.trouble is Trouble.CORRUPT:
-                raise StoreUnreadable(problem.message) from error
-            if invalidated(error):
-                self._database.revive(generation)
-        return self._database.generation != generation
+    def _ask(self, work: Work) -> pa.Table:
+        return work(self._connection())
 
     def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._arrow(sql, parameters).to_pylist()
-        for row in rows:
-            for name in JSON_COLUMNS & row.keys():
-                row[name] = _parsed(row[name])
-        return rows
+        return _rows(self._arrow(sql, parameters))
 
 
-def _in_utc(field: pa.Field) -> pa.Field:
+def _in_one_state(connection: duckdb.DuckDBPyConnection, work: Work) -> pa.Table:
+    connection.begin()
+    try:
+        return work(connection)
+    finally:
+        with suppress(duckdb.Error):
+            connection.rollback()
+
+
+def asked(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
+    """What a statement finds, its times in UTC."""
+    return _in_utc(connection.sql(sql, params=dict(parameters)).to_arrow_table())
+
+
+def _in_utc(table: pa.Table) -> pa.Table:
     """DuckDB labels times with the machine's zone."""
-    return field.with_type(TIME) if pa.types.is_timestamp(field.type) and field.type.tz else field
+    times = (pa.types.is_timestamp(field.type) and field.type.tz for field in table.schema)
+    fields = [field.with_type(TIME) if time else field for field, time in zip(table.schema, times, strict=True)]
+    return table.cast(pa.schema(fields))
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for row in rows:
+        for name in JSON_COLUMNS & row.keys():
+            row[name] = _parsed(row[name])
+    return rows
+
+
+def _shown(rows: list[dict[str, Any]], tenants: frozenset[str]) -> list[dict[str, Any]]:
+    """The spans of a trace that these tenants may see."""
+    mine = [row for row in rows if row["tenant"] in tenants]
+    if len(mine) == len(rows) or not mine:
+        return mine
+    nameless = [row for row in rows if row["tenant"] is None]
+    if len(mine) + len(nameless) < len(rows):
+        calls = {row["request_id"] for row in mine if row["request_id"]}
+        nameless = [row for row in nameless if row["request_id"] in calls]
+    shown = {id(row) for row in [*mine, *nameless]}
+    return [row for row in rows if id(row) in shown]
 
 
 def _parsed(value: Any) -> Any:

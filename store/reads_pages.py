@@ -6,13 +6,16 @@ A page starts after a row, not after a number of rows, so that what arrives mean
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from store.reads import Reads
+import duckdb
+import pyarrow as pa
+
+from store.order import Order
+from store.places import SPAN_PLACES, of_filtered_trace
+from store.reads import Reads, asked
 from store.scope import (
     ALIASES,
     DIMENSIONS,
     REQUEST_FILTERS,
-    SCORE_ALIASES,
-    SCORE_FILTERS,
     Scope,
     Selection,
     UnknownFilter,
@@ -22,15 +25,14 @@ from store.scope import (
 from store.tables import SPANS
 
 FIRST_TOKEN = "coalesce(time_to_first_token_s, engine_time_to_first_token_s)"
-START = "coalesce(epoch_us(start_time), 0)"
-# What a sort orders by; a row that does not say it comes last.
-KEYS = {
-    "newest": (START, "DESC"),
-    "oldest": (START, "ASC"),
-    "time_to_first_token": (FIRST_TOKEN, "DESC"),
-    "duration": ("duration_s", "DESC"),
-    "output_tokens": ("output_tokens", "DESC"),
-    "cost": ("cost_usd", "DESC"),
+IDS = ("trace_id", "span_id")
+SORTS = {
+    "newest": Order("start_time", IDS),
+    "oldest": Order("start_time", IDS, descending=False),
+    "time_to_first_token": Order(FIRST_TOKEN, IDS, by_time=False),
+    "duration": Order("duration_s", IDS, by_time=False),
+    "output_tokens": Order("output_tokens", IDS, by_time=False),
+    "cost": Order("cost_usd", IDS, by_time=False),
 }
 # Content is large and private: a list shows the rest.
 LISTED = [
@@ -38,7 +40,6 @@ LISTED = [
     for name in SPANS.names
     if name not in {"input_messages", "output_messages", "retrieved_documents", "attributes", "response_schema"}
 ]
-LOWEST = "-1.7e308"
 USAGE_GROUPS = DIMENSIONS | {"model", "provider", "kind"}
 # The instance of the engine that served the request, where a span said it.
 INSTANCE = "coalesce(engine_instance, CASE WHEN vantage = 'engine' THEN instance END)"
@@ -75,8 +76,8 @@ class Pages:
         `open_in` asks for requests that were open at some time of [start, end), unix seconds; `target` for those
         that an engine served, or may have served where no span says which one did.  Raises UnknownFilter.
         """
-        if sort not in KEYS:
-            raise UnknownFilter(f"sort={sort!r} is not known; there are {', '.join(sorted(KEYS))}")
+        if sort not in SORTS:
+            raise UnknownFilter(f"sort={sort!r} is not known; there are {', '.join(sorted(SORTS))}")
         condition, parameters = where(scope, selection, time="start_time", allowed=REQUEST_FILTERS, aliases=ALIASES)
         conditions = [condition]
         if open_in is not None:
@@ -85,29 +86,15 @@ class Pages:
         if target is not None:
             conditions.append(OF_TARGET)
             parameters["target"] = target
-        key, direction = KEYS[sort]
-        if direction == "DESC" and key != START:
-            key = f"coalesce(CASE WHEN isfinite(({key})::DOUBLE) THEN ({key})::DOUBLE END, {LOWEST})"
         if after is not None:
-            conditions.append(_after(key, direction, ("trace_id", "span_id"), parameters, after))
-        sql = (
-            f"SELECT {', '.join(LISTED)}, {key} AS page_key FROM requests WHERE {' AND '.join(conditions)}"
-            f" ORDER BY page_key {direction}, trace_id, span_id LIMIT $limit"
-        )
-        return self._reads._fetch(sql, {**parameters, "limit": limit})
+            conditions.append(SORTS[sort].after(parameters, after))
+        page, order, condition = _by_time if SORTS[sort].by_time else _by_value, SORTS[sort], " AND ".join(conditions)
 
-    def scores(
-        self, scope: Scope, selection: Selection, *, limit: int = 100, after: Sequence[Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """Scores, newest subject first, each with `page_key`.  Raises UnknownFilter."""
-        condition, parameters = where(
-            scope, selection, time="subject_time", allowed=SCORE_FILTERS, aliases=SCORE_ALIASES
-        )
-        key = "coalesce(epoch_us(subject_time), 0)"
-        if after is not None:
-            condition += " AND " + _after(key, "DESC", ("score_id",), parameters, after)
-        sql = f"SELECT *, {key} AS page_key FROM scores WHERE {condition} ORDER BY page_key DESC, score_id LIMIT $limit"
-        return self._reads._fetch(sql, {**parameters, "limit": limit})
+        def found(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+            narrow, bounds = of_filtered_trace(connection, SPAN_PLACES, selection)
+            return page(connection, order, f"{condition} AND {narrow}", {**parameters, **bounds, "limit": limit})
+
+        return self._reads.together(found)
 
     def usage(self, scope: Scope, selection: Selection, group_by: Sequence[str]) -> list[dict[str, Any]]:
         """Requests, tokens and cost by dimensions; what no request said is null.  Raises UnknownFilter."""
@@ -155,20 +142,6 @@ class Pages:
             {**parameters, "width": int(seconds * 1e6)},
         )
 
-    def trace(self, scope: Scope, trace_id: str) -> list[dict[str, Any]]:
-        """All spans of a trace that the scope may see.
-
-        Where tenants share a trace, a span without a tenant (an engine's) goes to those whose call it describes.
-        """
-        rows = self._reads.trace(scope, trace_id)
-        if scope.tenants is None or not rows:
-            return rows
-        tenants = {row["tenant"] for row in self._reads.query("trace_tenants", trace=trace_id)}
-        if tenants - {None} <= scope.tenants:
-            return rows
-        own = {row["request_id"] for row in rows if row["tenant"] is not None and row["request_id"]}
-        return [row for row in rows if row["tenant"] is not None or row["request_id"] in own]
-
     def drift(self, scope: Scope, *, since: float) -> list[dict[str, Any]]:
         """The latest result of every series since a moment, without evidence; active ones first."""
         return self._reads.query("drift_latest", tenants=_tenants(scope), since=moment(since))
@@ -209,10 +182,6 @@ class Pages:
         rows = self._reads.query("incident", tenants=_tenants(scope), id=incident_id)
         return rows[0] if rows else None
 
-    def subject(self, scope: Scope, trace_id: str, span_id: str | None) -> list[dict[str, Any]]:
-        """The dimensions of a request, or of a trace's first request, that a score can be about."""
-        return self._reads.query("subject", tenants=_tenants(scope), trace=trace_id, span=span_id)
-
     def logs(self, scope: Scope, trace_id: str, *, start: float, end: float, limit: int) -> list[dict[str, Any]]:
         """Log records of a trace in [start, end], oldest first; for who may see the trace."""
         return self._reads.query(
@@ -233,11 +202,29 @@ def _tenants(scope: Scope) -> list[str] | None:
     return None if scope.tenants is None else sorted(scope.tenants)
 
 
-def _after(key: str, direction: str, ties: Sequence[str], parameters: dict[str, Any], after: Sequence[Any]) -> str:
-    """A condition for what comes after a row, given its key and its ids; the ids ascend."""
-    value, *ids = after
-    parameters["after_key"] = value
-    named: Mapping[str, Any] = {f"after_{name}": item for name, item in zip(ties, ids, strict=True)}
-    parameters.update(named)
-    tie = f"({', '.join(ties)}) > ({', '.join(f'${name}' for name in named)})"
-    return f"({key} {'<' if direction == 'DESC' else '>'} $after_key OR ({key} = $after_key AND {tie}))"
+def _by_time(
+    connection: duckdb.DuckDBPyConnection, order: Order, condition: str, parameters: Mapping[str, Any]
+) -> pa.Table:
+    return asked(
+        connection,
+        f"SELECT {', '.join(LISTED)}, {order.key} AS page_key FROM requests WHERE {condition}"
+        f" ORDER BY {order.order} LIMIT $limit",
+        parameters,
+    )
+
+
+def _by_value(
+    connection: duckdb.DuckDBPyConnection, order: Order, condition: str, parameters: Mapping[str, Any]
+) -> pa.Table:
+    """Looks for the page's rows in the few columns that decide which they are, and only then reads the others."""
+    chosen = asked(
+        connection,
+        f"SELECT rowid AS row FROM spans WHERE is_request AND {condition} ORDER BY {order.order} LIMIT $limit",
+        parameters,
+    )
+    return asked(
+        connection,
+        f"SELECT {', '.join(LISTED)}, {order.key} AS page_key FROM spans"
+        f" WHERE rowid IN (SELECT unnest($rows::BIGINT[])) ORDER BY {order.order}",
+        {"rows": chosen.column("row").to_pylist()},
+    )

@@ -23,7 +23,6 @@ from service.api.scores import MAX_SCORES, NewScore, row_of
 from service.auth import Caller, Gate, Role
 from service.context import Context
 from store.batch import Batch
-from store.reads_pages import Pages
 
 PROJECT = "tidegauge"
 # Where Traceloop's SDK sends images that nobody keeps; their size is not asked, since they are not read.
@@ -36,7 +35,6 @@ def router(context: Context, gate: Gate) -> APIRouter:
     """The routes; all take a key of role `ingest` once there are keys."""
     routes = APIRouter(tags=["clients"], include_in_schema=False)
     ingest = Depends(gate.dependency(Role.INGEST))
-    pages = Pages(context.reads)
 
     @routes.get("/api/public/projects")
     def projects(caller: Annotated[Caller, ingest]) -> Response:
@@ -53,11 +51,11 @@ def router(context: Context, gate: Gate) -> APIRouter:
     async def scores(caller: Annotated[Caller, ingest], body: Annotated[Any, Body()]) -> Response:
         """Langfuse's scores: a list of them, or one."""
         if isinstance(body, Mapping):
-            faults = await _store(context, pages, caller, [body])
+            faults = await _store(context, caller, [body])
             if faults:
                 raise Problem(400, faults[0])
             return Answer({"id": body.get("id")})
-        faults = await _store(context, pages, caller, _items(body))
+        faults = await _store(context, caller, _items(body))
         if not faults:
             return Answer({"message": "Accepted"}, 202)
         errors = [{"message": fault} for fault in faults.values()]
@@ -69,7 +67,7 @@ def router(context: Context, gate: Gate) -> APIRouter:
         events = _items(body.get("batch"))
         places = [index for index, event in enumerate(events) if event.get("type") == "score-create"]
         found = [events[index].get("body") for index in places]
-        faults = await _store(context, pages, caller, [item if isinstance(item, Mapping) else {} for item in found])
+        faults = await _store(context, caller, [item if isinstance(item, Mapping) else {} for item in found])
         wrong = {places[index]: fault for index, fault in faults.items()}
         for index, event in enumerate(events):
             if event.get("type") != "score-create":
@@ -115,21 +113,21 @@ def router(context: Context, gate: Gate) -> APIRouter:
     return routes
 
 
-async def _store(context: Context, pages: Pages, caller: Caller, items: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+async def _store(context: Context, caller: Caller, items: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     """Stores scores and waits for the commit; gives the fault of each that cannot be, by its place."""
-    rows, faults = await asyncio.to_thread(_rows, context, pages, caller, items)
+    rows, faults = await asyncio.to_thread(_rows, context, caller, items)
     if rows:
         await asyncio.wrap_future(context.writer.submit(Batch({"scores": score_table(rows)})))
     return faults
 
 
 def _rows(
-    context: Context, pages: Pages, caller: Caller, items: Sequence[Mapping[str, Any]]
+    context: Context, caller: Caller, items: Sequence[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
     rows, faults, now = [], dict[int, str](), context.clock.now()
     for index, item in enumerate(items):
         try:
-            rows.append(row_of(pages, caller.scope, _score(item), now))
+            rows.append(row_of(context.reads, caller.scope, _score(item), now))
         except ValidationError as error:
             located = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
             faults[index] = from_validation(located).detail

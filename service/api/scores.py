@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from pydantic import (
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from evals.estimates import summarize
+from evals.estimates import summarize_sums
 from evals.scores import DIMENSIONS, score_table
 from service.api.answers import Answer
 from service.api.parameters import Page, Text, Window, filters_of, interval_of, once, paged, position, shown_window
@@ -28,7 +27,7 @@ from service.auth import Caller, Gate, Role
 from service.context import Context
 from store.batch import Batch
 from store.identity import score_id
-from store.reads_pages import Pages
+from store.reads import Reads
 from store.scope import EVERYTHING, Scope, Selection
 
 BACK_SECONDS = 86400.0
@@ -146,14 +145,13 @@ def router(context: Context, gate: Gate) -> APIRouter:
     routes = APIRouter(tags=["scores"], dependencies=[Depends(once)])
     read = Depends(gate.dependency(Role.READ))
     ingest = Depends(gate.dependency(Role.INGEST))
-    pages = Pages(context.reads)
 
     @routes.get("/scores")
     def scores(caller: Annotated[Caller, read], chosen: Annotated[ScoreFilters, Query()]) -> Response:
         """Scores, the newest subject first, a page at a time."""
         place = position(chosen, context.clock.now(), float, str)
         selection = Selection(filters_of(chosen), *place.window)
-        rows = pages.scores(caller.scope, selection, limit=chosen.limit + 1, after=place.after)
+        rows = context.reads.scores(caller.scope, selection, limit=chosen.limit + 1, after=place.after)
         shown, cursor = paged(chosen, place, rows, lambda row: (row["page_key"], row["score_id"]))
         for row in shown:
             del row["page_key"]
@@ -176,7 +174,7 @@ def router(context: Context, gate: Gate) -> APIRouter:
         """Stores feedback or external scores and answers after the commit; a known key stores nothing new."""
         new = body.scores if isinstance(body, NewScores) else [body]
         now = context.clock.now()
-        rows = await asyncio.to_thread(lambda: [row_of(pages, caller.scope, score, now) for score in new])
+        rows = await asyncio.to_thread(lambda: [row_of(context.reads, caller.scope, score, now) for score in new])
         committed = await asyncio.wrap_future(context.writer.submit(Batch({"scores": score_table(rows)})))
         return Answer(
             {
@@ -194,20 +192,20 @@ def means(
 ) -> list[dict[str, Any]]:
     """One row a group and interval: `mean`, `n`, `ci_low`, `ci_high`, `estimator`; always by evaluator, too."""
     by = list(dict.fromkeys(["evaluator", *group_by]))
-    table: pa.Table = context.reads.score_values(scope, selection, by, interval)
+    sums = context.reads.score_sums(scope, selection, by, interval)
     if interval is not None:
         by.append("bucket")
-    rows: list[dict[str, Any]] = summarize(table, by).to_pylist()
+    rows: list[dict[str, Any]] = summarize_sums(sums, by).to_pylist()
     for row in rows:
         if interval is not None:
             row["interval_start"] = row.pop("bucket")
     return rows
 
 
-def row_of(pages: Pages, scope: Scope, score: NewScore, now: float) -> dict[str, Any]:
+def row_of(reads: Reads, scope: Scope, score: NewScore, now: float) -> dict[str, Any]:
     """The score's row, with its subject's dimensions where the subject is known.  Raises Problem."""
     subject_type, subject_id = score.subject()
-    known = _subject(pages, scope, score)
+    known = _subject(reads, scope, score)
     tenant = _tenant(scope, score, known)
     when = score.time or known.get("end_time") or datetime.fromtimestamp(now, UTC)
     # Two tenants may number their feedback alike.
@@ -236,14 +234,14 @@ def row_of(pages: Pages, scope: Scope, score: NewScore, now: float) -> dict[str,
     }
 
 
-def _subject(pages: Pages, scope: Scope, score: NewScore) -> Mapping[str, Any]:
+def _subject(reads: Reads, scope: Scope, score: NewScore) -> Mapping[str, Any]:
     """The request that is scored; empty if it is not there yet, as feedback may be quicker than an exporter."""
     if score.trace_id is None:
         return {}
-    rows = pages.subject(scope, score.trace_id, score.span_id)
+    rows = reads.subject(scope, score.trace_id, score.span_id)
     if rows:
         return rows[0]
-    if scope != EVERYTHING and pages.subject(EVERYTHING, score.trace_id, None):
+    if scope != EVERYTHING and reads.subject(EVERYTHING, score.trace_id, None):
         raise Problem(404, f"There is no trace {score.trace_id}.")
     return {}
 

@@ -1,0 +1,38 @@
+"""What follows the tables at a distance, so that reads need not go through all of them: places and sums."""
+
+from contextlib import suppress
+from time import perf_counter
+
+import duckdb
+
+from store.database import Database
+from store.places import MIN_RUN, SCORE_PLACES, SPAN_PLACES, extend
+from store.score_sums import extend_cells
+
+# A long history is gone through a bit at a time, so that ingest keeps most of the processor.
+STEP_SECONDS = 2.0
+
+
+class Followers:
+    """Brings them up to date; one thread at a time."""
+
+    def __init__(self, database: Database, least_run: int = MIN_RUN) -> None:
+        self._database = database
+        self._least_run = least_run
+
+    def step(self) -> int:
+        """Goes on from where they are, for a bounded time; gives the rows gone through.  Raises duckdb.Error."""
+        connection = self._database.cursor()
+        try:
+            return self._step(connection)
+        finally:
+            with suppress(duckdb.Error):
+                connection.close()
+
+    def _step(self, connection: duckdb.DuckDBPyConnection) -> int:
+        until, done, rows = perf_counter() + STEP_SECONDS, 0, 1
+        while rows and perf_counter() < until:
+            rows = sum(extend(connection, places, self._least_run) for places in (SPAN_PLACES, SCORE_PLACES))
+            rows += extend_cells(connection)
+            done += rows
+        return done

@@ -1,1 +1,0 @@
-SELECT DISTINCT tenant FROM spans WHERE trace_id = $trace
