@@ -10,7 +10,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from store.database import Database
+from store.database import Database, StoreUnreadable
+from store.health import Trouble, invalidated
 from store.order import NEWEST_SCORES
 from store.places import SCORE_PLACES, SPAN_PLACES, of_filtered_trace, of_trace
 from store.scope import (
@@ -29,6 +30,8 @@ JSON_COLUMNS = frozenset(
     "input_messages output_messages retrieved_documents feature_flags attributes slice_values evidence labels "
     "annotations context details stream clock_event_reasons pids pods response_schema".split()
 )
+# A query is asked again where the database went down under it, and was opened anew.
+ATTEMPTS = 3
 Work = Callable[[duckdb.DuckDBPyConnection], pa.Table]
 
 
@@ -179,8 +182,11 @@ class Reads:
         return self._arrow(_named(name), parameters)
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        if not hasattr(self._local, "connection"):
+        """This thread's, to the database as it is open now."""
+        generation = self._database.generation
+        if getattr(self._local, "generation", None) != generation:
             self._local.connection = self._database.cursor()
+            self._local.generation = generation
         connection: duckdb.DuckDBPyConnection = self._local.connection
         return connection
 
@@ -192,7 +198,27 @@ class Reads:
         return _rows(self._ask(lambda connection: _in_one_state(connection, work)))
 
     def _ask(self, work: Work) -> pa.Table:
-        return work(self._connection())
+        for attempt in range(ATTEMPTS):
+            generation = self._database.generation
+            try:
+                return work(self._connection())
+            except duckdb.Error as error:
+                if attempt == ATTEMPTS - 1 or not self._opened_anew(generation, error):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _opened_anew(self, generation: int, error: duckdb.Error) -> bool:
+        """Whether the query failed since the database went down, and may be asked again.
+
+        Raises StoreUnreadable if what was asked for is damaged, and what `Database.revive` raises.
+        """
+        if self._database.settled() == generation:
+            problem = self._database.health.failed(error)
+            if problem is not None and problem.trouble is Trouble.CORRUPT:
+                raise StoreUnreadable(problem.message) from error
+            if invalidated(error):
+                self._database.revive(generation)
+        return self._database.generation != generation
 
     def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         return _rows(self._arrow(sql, parameters))
