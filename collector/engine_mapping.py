@@ -62,7 +62,8 @@ class EngineMapper:
             self._layout = scrape.layout
         start = self._plan.start
         started = None if start is None else scrape.values[start]
-        return Mapped(self._target, at, self._plan, self._plan.values(scrape.values), started)
+        exemplars = self._plan.exemplars(scrape) if scrape.exemplars else {}
+        return Mapped(self._target, at, self._plan, self._plan.values(scrape.values), started, exemplars)
 
 
 def recognised(layout: Layout, target: Target) -> tuple[EngineMapping | None, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from catalog.family import Family
-from collector.exposition.model import Labels
+from collector.exposition.model import Exemplar, Labels, Layout, Scrape
 from collector.exposition.writer import escaped, series_text
 from collector.targets import Target
 
@@ -116,6 +116,20 @@ class Plan:
             ours[computed.position] = computed.combine(parts) if parts else None
         return ours
 
+    def exemplars(self, scrape: Scrape) -> dict[int, Exemplar]:
+        """The scrape's exemplars by the position of our series, where it counts the very same thing."""
+        computed = {each.position for each in self._computed}
+        return {
+            ours: scrape.exemplars[native]
+            for ours, native in enumerate(self._copied)
+            if native in scrape.exemplars and ours not in computed and self._same_bound(ours, scrape.layout, native)
+        }
+
+    def _same_bound(self, ours: int, layout: Layout, native: int) -> bool:
+        """Whether a bucket's bound is the engine's own: an exemplar's value is not converted with it."""
+        bound, theirs = self.series[ours].label("le"), dict(layout.labels(native)).get("le", "")
+        return bound == theirs or (bool(bound) and bool(theirs) and float(bound) == float(theirs))
+
     def families(self) -> tuple[str, ...]:
         """Names of the families that have a series."""
         return tuple(self.parts)
@@ -130,6 +144,7 @@ class Mapped:
     plan: Plan
     values: Sequence[float | None]
     started: float | None = None  # Unix time of the engine's start, where it says so
+    exemplars: Mapping[int, Exemplar] = field(default_factory=dict)  # by the position of our series
 
     def samples(self) -> Iterator[tuple[MappedSeries, float]]:
         """The series that have a value."""

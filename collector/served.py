@@ -14,6 +14,7 @@ from collector.exposition.writer import (
     OPENMETRICS_CONTENT_TYPE,
     TEXT_CONTENT_TYPE,
     escaped,
+    exemplar_text,
     family_header,
     number,
     wants_openmetrics,
@@ -90,16 +91,28 @@ def rendered(scrapes: Sequence[Mapped], *, openmetrics: bool) -> list[bytes]:
     for name, family in families().items():
         if name in there:
             head = family_header(family, openmetrics=openmetrics)
-            pieces.append("".join([head, *(_lines(mapped, name) for mapped in scrapes)]).encode())
+            lines = (_lines(mapped, name, exemplars=openmetrics) for mapped in scrapes)
+            pieces.append("".join([head, *lines]).encode())
     return pieces
 
 
-def _lines(mapped: Mapped, family: str) -> str:
-    """A family's samples of one target."""
+def _lines(mapped: Mapped, family: str, *, exemplars: bool) -> str:
+    """A family's samples of one target, with exemplars if there are any and they are wanted."""
     part = mapped.plan.parts.get(family)
     if part is None:
         return ""
     target = escaped(mapped.target.name)
+    if exemplars and mapped.exemplars:
+        seen = mapped.exemplars
+        return "".join(
+            [
+                f"{series.before}{target}{series.after} {number(value)}{exemplar_text(seen.get(position))}\n"
+                for position, series, value in zip(
+                    range(part.start, part.stop), mapped.plan.series[part], mapped.values[part], strict=True
+                )
+                if value is not None
+            ]
+        )
     return "".join(
         [
             f"{series.before}{target}{series.after} {number(value)}\n"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from catalog.family import Family, Kind
-from collector.exposition.model import Labels
+from collector.exposition.model import Exemplar, Labels
 
 TEXT_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -56,6 +56,14 @@ def series_text(name: str, labels: Labels) -> str:
     if not labels:
         return name
     return name + "{" + ",".join(f'{key}="{escaped(value)}"' for key, value in labels) + "}"
+
+
+def exemplar_text(exemplar: Exemplar | None) -> str:
+    """What stands behind a sample's value in OpenMetrics, with its leading space; '' without an exemplar."""
+    if exemplar is None:
+        return ""
+    when = "" if exemplar.timestamp is None else f" {number(exemplar.timestamp)}"
+    return f" # {series_text('', exemplar.labels) or '{}'} {number(exemplar.value)}{when}"
 
 
 def header(name: str, kind: str, help_text: str, unit: str = "", *, openmetrics: bool) -> str:

@@ -255,6 +255,35 @@ def test_a_series_that_is_there_twice_counts_once_however_it_is_spelled(bench: B
     assert list(bench.engine_values().values()) == [3.0]
 
 
+def test_exemplars_are_served_again_in_openmetrics_alone(bench: Bench) -> None:
+    name = "vllm:time_to_first_token_seconds"
+    buckets = "".join(
+        f'{name}_bucket{{model_name="m",le="{bound}"}} {count}{exemplar}\n'
+        for bound, count, exemplar in (
+            ("0.5", 3, ' # {trace_id="ab12",span_id="cd\\"34"} 0.25 1795470000.5'),
+            ("1.0", 4, " # {} 0.75"),
+            ("+Inf", 5, ""),
+        )
+    )
+    text = (
+        f'# TYPE {name} histogram\n{buckets}{name}_count{{model_name="m"}} 5\n{name}_sum{{model_name="m"}} 9\n# EOF\n'
+    )
+    bench.ingest.ingest(checked("http://engine:8000/metrics"), text, 1_000.0)
+    page, _ = bench.served.render(OPENMETRICS)
+    found = {
+        sample.labels["le"]: sample.exemplar
+        for family in openmetrics_families(page.decode())
+        for sample in family.samples
+        if sample.name == "gen_ai_server_time_to_first_token_seconds_bucket"
+    }
+    assert found["0.5"].labels == {"trace_id": "ab12", "span_id": 'cd"34'}
+    assert (found["0.5"].value, found["0.5"].timestamp) == (0.25, 1795470000.5)
+    assert (found["1.0"].labels, found["1.0"].value, found["1.0"].timestamp) == ({}, 0.75, None)
+    assert found["+Inf"] is None
+    old, _ = bench.served.render(None)
+    assert b"ab12" not in old
+
+
 def test_ids_in_labels_are_refused_once_the_hour_s_allowance_is_used_up(bench: Bench) -> None:
     bench.ingest = ScrapeIngest(ScrapeSettings(max_series=100), bench.served, EngineStates(), bench.metrics)
     target, reasons = checked("http://a:1"), []
