@@ -1,0 +1,50 @@
+"""Traces, logs and metrics of one recorded client through the whole service."""
+
+import gzip
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from test_service_runtime import config
+
+from service.runtime import Service
+from tests.collector.otlp_support import FixedClock, body
+
+PROTOBUF = {"content-type": "application/x-protobuf", "content-encoding": "gzip"}
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    made = Service(config(tmp_path / "data"), clock=FixedClock())
+    await made.listen()
+    yield made
+    await made.stop()
+
+
+async def test_logs_stand_beside_the_request_they_belong_to(service: Service) -> None:
+    async with httpx.AsyncClient(base_url=service.config.url()) as http:
+        for signal, name in (("logs", "oai-v2-latest-logs"), ("traces", "oai-v2-latest")):
+            raw = gzip.compress(body(f"clients/{name}.pb.gz"))
+            assert (await http.post(f"/v1/{signal}", content=raw, headers=PROTOBUF)).status_code == 200
+        listed = (await http.get("/api/v1/requests", params={"operation": "chat", "from": "-1d"})).json()["requests"]
+        views = [(await http.get(f"/api/v1/requests/{row['trace_id']}")).json() for row in listed]
+    assert len(listed) == 12
+    assert all(view["requests"][0]["input_messages"] and view["logs"] for view in views)
+
+
+async def test_metrics_over_grpc_are_on_the_page_of_metrics(service: Service) -> None:
+    request = ExportMetricsServiceRequest.FromString(body("clients/traceloop-metrics.pb.gz"))
+    async with grpc.aio.insecure_channel(service.config.otlp_grpc) as channel:
+        assert await MetricsServiceStub(channel).Export(request) == ExportMetricsServiceResponse()
+    async with httpx.AsyncClient(base_url=service.config.url()) as http:
+        page = (await http.get("/metrics")).text
+    assert "otlp_gen_ai_client_operation_duration_seconds_bucket{" in page
+    assert 'job="demo-app"' in page
+    assert 'tidegauge_ingest_metric_points_total{status="served"} 29.0' in page
