@@ -142,6 +142,9 @@ class Ledger:
         self._metrics.counters.tidegauge_ingest_requests_total.labels(sender.transport, outcome.value).inc()
         path, client = shown_path(sender.path), shown(sender.client)
         key = RequestKey(sender.transport, path, signal, outcome.value, sender.key, client)
+        if outcome is Outcome.MALFORMED:
+            # What comes behind may quote the body.
+            message = message.partition(": ")[0]
         recent = self._strangers if outcome in STRANGERS else self._requests
         recent.note(key, self._clock.now(), 1, message[:300], sender.tenants)
 
