@@ -6,9 +6,12 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import orjson
 import pyarrow as pa
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
+
+from collector.otlp.json_form import UnusualError, message_of
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -117,6 +120,14 @@ def _hint(body: bytes) -> str:
 
 
 def _from_json(body: bytes, message: type[M]) -> M:
+    try:
+        return message_of(orjson.loads(body), message)
+    except (UnusualError, TypeError, ValueError, RecursionError):
+        return from_any_json(body, message)
+
+
+def from_any_json(body: bytes, message: type[M]) -> M:
+    """As protobuf's own reader reads it, which says what is wrong."""
     name = message.DESCRIPTOR.name
     try:
         document = json.loads(body)

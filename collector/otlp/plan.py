@@ -71,12 +71,12 @@ class Plan:
         places = {at for candidate in telling for at in (candidate.at, candidate.needed) if at is not None}
         # The name, kind and scope of the span are the shape's.
         self._telling = sorted(at for at in places if at < len(keys))
-        self._known: dict[bytes, _Known] = {}
+        self.known: dict[bytes, _Known] = {}
 
     def fill(self, row: dict[str, Any], offers: Sequence[Any], context: Context) -> None:
         """Sets each column for which one of its places yields a value."""
         key = encode([offers[at] for at in self._telling])
-        known = self._known.get(key) or self._learn(key, offers, context)
+        known = self.known.get(key) or self._learn(key, offers, context)
         documents: Documents = {}
         steps = known.of_kind(offers, context, documents)
         row.update(steps.columns)
@@ -96,9 +96,9 @@ class Plan:
     def _learn(self, key: bytes, offers: Sequence[Any], context: Context) -> "_Known":
         known = _Known(self._candidates, offers, context)
         if len(key) <= MAX_KNOWN_BYTES:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[key] = known
+            if len(self.known) >= MAX_KNOWN:
+                self.known.clear()
+            self.known[key] = known
         return known
 
 
@@ -255,7 +255,8 @@ def _candidate(
     telling = source.place in OF_SHAPE or not (plain or within or source.value is not None)
     telling = telling and source.conversion in TELLING
     words = _words(source) if source.value is None else ()
-    yield Candidate(source, at, spread, index.get(source.needs), plain, words, telling)
+    needed = index[source.needs] if source.needs else None
+    yield Candidate(source, at, spread, needed, plain, words, telling)
 
 
 def _words(source: Source) -> tuple[str, ...]:
