@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 # OTLP/JSON writes these in hex, where protobuf's JSON has base64.
@@ -52,7 +52,8 @@ def message_of(document: Mapping[str, Any], message: type[M]) -> M:
     return message(**_fields(document, message.DESCRIPTOR, 0))
 
 
-def _fields(document: Any, descriptor: Descriptor, depth: int) -> dict[str, Any]:
+# The stubs know several kinds of descriptors.
+def _fields(document: Any, descriptor: Any, depth: int) -> dict[str, Any]:
     if type(document) is not dict or depth > MAX_DEPTH:
         raise UnusualError
     known = _known(descriptor)
@@ -76,9 +77,9 @@ def _fields(document: Any, descriptor: Descriptor, depth: int) -> dict[str, Any]
 
 
 @cache
-def _known(descriptor: Descriptor) -> Mapping[str, _Field]:
+def _known(descriptor: Any) -> Mapping[str, _Field]:
     """The fields by both of their names."""
-    found = {}
+    found: dict[str, _Field] = {}
     for field in descriptor.fields:
         group = field.containing_oneof.name if field.containing_oneof else None
         made = _Field(field.name, _reader(field), field.is_repeated, group)
@@ -90,7 +91,7 @@ def _reader(field: FieldDescriptor) -> Read:
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         descriptor = field.message_type
         return lambda value, depth: _fields(value, descriptor, depth)
-    if field.type == FieldDescriptor.TYPE_ENUM:
+    if field.enum_type is not None:
         numbers = {value.name: value.number for value in field.enum_type.values}
         return lambda value, depth: _enumerated(value, numbers)
     if field.type == FieldDescriptor.TYPE_BYTES:
