@@ -113,6 +113,8 @@ NAMES = [
     ("2xx.rate", "1/s", "gauge", "_2xx_rate_per_second"),
     ("jvm.gc", "ms", "histogram", "jvm_gc_milliseconds"),
     ("...", "s", "gauge", ""),
+    ("total", "", "counter", "__total"),
+    ("x" * 300, "", "counter", "x" * 200 + "_total"),
 ]
 
 
@@ -169,6 +171,23 @@ def test_summary_has_its_quantiles(page: Page) -> None:
     point.quantile_values.add(quantile=0.5, value=2.0)
     page.send(made)
     assert page.samples() == {"wait_seconds{quantile=0.5}": 2.0, "wait_seconds_count": 3, "wait_seconds_sum": 9.0}
+
+
+def test_openmetrics_leaves_out_what_it_cannot_say_of_values_below_zero(page: Page) -> None:
+    made = Metric(name="drift")
+    point = made.summary.data_points.add(sum=-9.0, count=3, time_unix_nano=T0)
+    for quantile, value in ((0.5, -3.0), (0.9, 1.0)):
+        point.quantile_values.add(quantile=quantile, value=value)
+    page.send(made, histogram([1, 1], [-1.0], sum=-2.0))
+    assert page.samples()["drift{quantile=0.5}"] == -3
+    assert page.samples()["wait_seconds_sum"] == -2
+    names = [
+        (sample.name, sample.labels.get("quantile"))
+        for family in openmetrics_families(page.text(openmetrics=True) + "# EOF\n")
+        for sample in family.samples
+    ]
+    assert ("drift", "0.9") in names
+    assert not {("drift", "0.5"), ("drift_sum", None), ("wait_seconds_sum", None)} & set(names)
 
 
 def exponential(scale: int, offset: int, counts: list[int], time: int = 1, start: int = 0, **more: Any) -> Metric:

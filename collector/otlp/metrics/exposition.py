@@ -37,7 +37,7 @@ def _of_series(family: MetricFamily, series: Series, openmetrics: bool) -> Itera
         witness = _witness(value.witness) if openmetrics and family.kind == "counter" else ""
         yield f"{series_text(family.name, series.labels)} {number(value.value)}{witness}\n"
     elif isinstance(value, Summary):
-        yield from _of_summary(family.name, series.labels, value)
+        yield from _of_summary(family.name, series.labels, value, openmetrics)
     elif isinstance(value, (Buckets, Exponential)):
         held = value.classic() if isinstance(value, Exponential) else value
         yield from _of_histogram(family.name, series.labels, held, openmetrics)
@@ -50,19 +50,23 @@ def _of_histogram(name: str, labels: Labels, held: Buckets, openmetrics: bool) -
         witness = _witness(held.witnesses.get(index)) if openmetrics else ""
         yield f'{name}_bucket{{{inside}le="{limit}"}} {count}{witness}\n'
     # A histogram of values below zero has no sum that only grows: OpenMetrics wants it left out, and the count with it.
-    summed = held.sum is not None and not (openmetrics and held.bounds and held.bounds[0] < 0)
-    if summed or not openmetrics:
+    grows = held.sum is not None and held.sum >= 0 and not (held.bounds and held.bounds[0] < 0)
+    if grows or not openmetrics:
         yield f"{series_text(name + '_count', labels)} {held.count}\n"
-    if held.sum is not None and summed:
+    if held.sum is not None and (grows or not openmetrics):
         yield f"{series_text(name + '_sum', labels)} {number(held.sum)}\n"
 
 
-def _of_summary(name: str, labels: Labels, held: Summary) -> Iterator[str]:
+def _of_summary(name: str, labels: Labels, held: Summary, openmetrics: bool) -> Iterator[str]:
+    # OpenMetrics knows summaries of what is not negative alone.
     for quantile, value in held.quantiles:
+        if openmetrics and value < 0:
+            continue
         marked = tuple(sorted((*labels, ("quantile", number(quantile)))))
         yield f"{series_text(name, marked)} {number(value)}\n"
     yield f"{series_text(name + '_count', labels)} {held.count}\n"
-    yield f"{series_text(name + '_sum', labels)} {number(held.sum)}\n"
+    if held.sum >= 0 or not openmetrics:
+        yield f"{series_text(name + '_sum', labels)} {number(held.sum)}\n"
 
 
 @lru_cache(maxsize=1024)

@@ -60,13 +60,12 @@ def metric_name(name: str, unit: str, kind: str) -> tuple[str, str]:
     if per and per not in tokens:
         tokens += ["per", per]
     if kind == "counter":
-        tokens = [*(token for token in tokens if token != "total"), "total"]
-    made = "_".join(tokens)
-    if made[0].isdigit():
-        made = "_" + made
+        tokens = [token for token in tokens if token != "total"]
+    stem = "_".join(tokens)[:MAX_NAME]
+    if not stem or stem[0].isdigit():
+        stem = "_" + stem
     made_unit = "_".join(suffix)
-    stem = made.removesuffix("_total") if kind == "counter" else made
-    return made[:MAX_NAME], made_unit if stem.endswith("_" + made_unit) else ""
+    return stem + "_total" * (kind == "counter"), made_unit if stem.endswith("_" + made_unit) else ""
 
 
 def _unit(unit: str) -> tuple[str, str]:
