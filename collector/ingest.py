@@ -52,6 +52,7 @@ class TargetStatus:
     name: str
     url: str
     labels: Mapping[str, str]
+    source: str = ""  # where it was found
     engine: str = UNKNOWN
     models: tuple[str, ...] = ()
     up: bool | None = None  # None before the first scrape
@@ -59,6 +60,7 @@ class TargetStatus:
     last_success: float | None = None
     last_error: str = ""
     last_reason: str = ""
+    last_duration_s: float | None = None
     samples: int = 0
     series: int = 0  # of ours
     mapped_families: tuple[str, ...] = ()
@@ -155,6 +157,12 @@ class ScrapeIngest:
         self._show_up(known, target, status.engine)
         return ScrapeResult(target, at, reason, error)
 
+    def took(self, target: Target, seconds: float) -> None:
+        """Notes how long the last scrape took, good or bad."""
+        known = self._of(target)
+        known.status = replace(known.status, last_duration_s=seconds)
+        self._metrics.gauges.tidegauge_scrape_duration_seconds.labels(target=target.name).set(seconds)
+
     def expect(self, target: Target) -> None:
         """Lists the target in `statuses` before its first scrape."""
         self._of(target)
@@ -187,7 +195,7 @@ class ScrapeIngest:
         with self._lock:
             known = self._known.get(target.name)
             if known is None or (known.status.url, known.status.labels) != (target.shown_url, target.labels):
-                status = TargetStatus(target.name, target.shown_url, target.labels)
+                status = TargetStatus(target.name, target.shown_url, target.labels, target.source)
                 parser = ExpositionParser(self._limits, self._skeletons)
                 most = float(self._limits.max_series)
                 fresh = _Known(parser, EngineMapper(target, self._plans), status, _Allowance(most, most, 0.0))

@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import aiohttp
 import pyarrow as pa
@@ -15,12 +17,15 @@ from opentelemetry.trace import StatusCode
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
+from collector.discovery.build import sources
+from collector.discovery.listing import TargetList
+from collector.discovery.source import Followed
 from collector.engine_state import EngineStates, Record, table_of
 from collector.fetch import ScrapeFailure, allow_connections, fetch, new_session
 from collector.ingest import ScrapeIngest, ScrapeResult, TargetStatus
 from collector.served import Served
 from collector.settings import ScrapeSettings
-from collector.targets import Target, TargetList
+from collector.targets import Target
 
 log = logging.getLogger(__name__)
 TRACER = trace.get_tracer("tidegauge.collector")
@@ -61,7 +66,13 @@ class Scraper:
     ) -> None:
         self._settings = settings
         self.ingest = ScrapeIngest(settings, served, engine_states, metrics)
-        self._targets = TargetList((entry.target() for entry in settings.targets), settings.file_sd, metrics)
+        checking = not settings.relabel_configs
+        found = sources(settings.http_sd, settings.dns_sd, settings.kubernetes_sd, checking=checking)
+        self._followed = [Followed(source, clock, metrics) for source in found]
+        static = (entry.target() for entry in settings.targets)
+        self._targets = TargetList(
+            static, settings.file_sd, metrics, self._followed, settings.relabel_configs, settings.shard
+        )
         self._sink = sink
         self._on_scrape = on_scrape
         self._clock = clock
@@ -72,16 +83,16 @@ class Scraper:
         self._parsing = ThreadPoolExecutor(PARSING_THREADS, thread_name_prefix="scrape")
 
     async def run(self) -> None:
-        """Scrapes until cancelled, following changes of the `file_sd` files."""
+        """Scrapes until cancelled, following what the sources of targets say."""
         allow_connections()
         session = new_session(KEEP_ALIVE_INTERVALS * self._settings.interval)
-        storing = asyncio.create_task(self._store())
+        beside = [asyncio.create_task(work) for work in (self._store(), *(one.follow() for one in self._followed))]
         try:
             while True:
                 await self._follow(session)
                 await self._clock.sleep(self._settings.file_sd_refresh)
         finally:
-            storing.cancel()
+            await _cancelled(beside)
             await self._stop(list(self._loops))
             await self._hand_rows()
             await session.close()
@@ -89,7 +100,9 @@ class Scraper:
 
     async def once(self) -> list[ScrapeResult]:
         """Every target scraped now, at the same time: for `tidegauge check --live`."""
+        await asyncio.gather(*(one.look() for one in self._followed))
         targets = await asyncio.to_thread(self._targets.refresh)
+        await asyncio.gather(*(one.source.close() for one in self._followed))
         async with new_session() as session:
             results = await asyncio.gather(*(self.scrape(target, session) for target in targets))
         await self._hand_rows()
@@ -100,8 +113,18 @@ class Scraper:
         return self.ingest.statuses()
 
     def discovery_errors(self) -> list[str]:
-        """What is wrong with the `file_sd` files now."""
+        """What is wrong with the sources of targets now."""
         return self._targets.errors
+
+    def discovery(self) -> dict[str, Any]:
+        """How the sources are, and which targets were left out, JSON-ready: for `GET /api/v1/targets`."""
+        chosen = self._targets.chosen
+        return {
+            "sources": [asdict(status) for status in self._targets.sources()],
+            "dropped": dict(chosen.dropped),
+            "dropped_examples": [asdict(example) for example in chosen.examples],
+            "errors": self.discovery_errors(),
+        }
 
     async def scrape(self, target: Target, session: aiohttp.ClientSession) -> ScrapeResult:
         """One scrape, through to what is served and stored."""
@@ -127,8 +150,7 @@ class Scraper:
                 result = await _to_the_end(asyncio.get_running_loop().run_in_executor(self._parsing, work))
             else:
                 result = work()
-        took = perf_counter() - began
-        self._metrics.gauges.tidegauge_scrape_duration_seconds.labels(target=target.name).set(took)
+        self.ingest.took(target, perf_counter() - began)
         self._rows += result.records
         if self._on_scrape is not None:
             await _awaited(self._on_scrape(result))
@@ -163,10 +185,7 @@ class Scraper:
                 self._loops[target] = asyncio.create_task(self._watch(target, session), name=f"scrape {target.name}")
 
     async def _stop(self, targets: list[Target]) -> None:
-        tasks = [self._loops.pop(target) for target in targets]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancelled([self._loops.pop(target) for target in targets])
         for target in targets:
             self.ingest.forget(target)
 
@@ -197,6 +216,12 @@ async def _to_the_end(work: asyncio.Future[ScrapeResult]) -> ScrapeResult:
     except asyncio.CancelledError:
         await asyncio.wait([work])
         raise
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _awaited(outcome: Awaitable[None] | None) -> None:

@@ -7,6 +7,13 @@ from typing import Any, Self
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from catalog.duration import Duration, seconds
+from collector.discovery.relabel import RelabelSettings
+from collector.discovery.settings import (
+    DnsDiscoverySettings,
+    HttpDiscoverySettings,
+    KubernetesDiscoverySettings,
+    ShardSettings,
+)
 from collector.targets import Target, checked, clashes
 
 MIB = 1024 * 1024
@@ -78,7 +85,18 @@ class ScrapeSettings(BaseModel):
     file_sd: Sequence[str] = Field(
         default=(), description="Prometheus's files of targets, YAML or JSON; `*` in the last part of the path"
     )
-    file_sd_refresh: Duration = Field(default=5.0, ge=0.05, description="how often they are looked at")
+    file_sd_refresh: Duration = Field(
+        default=5.0, ge=0.05, description="how often they are looked at, and what the other sources found is followed"
+    )
+    http_sd: Sequence[HttpDiscoverySettings] = Field(default=(), description="URLs that answer with targets")
+    dns_sd: Sequence[DnsDiscoverySettings] = Field(default=(), description="names whose records are targets")
+    kubernetes_sd: Sequence[KubernetesDiscoverySettings] = Field(
+        default=(), description="pods or endpoints of Kubernetes; `[{}]` within a pod"
+    )
+    relabel_configs: Sequence[RelabelSettings] = Field(
+        default=(), description="Prometheus's relabelling, of the targets of all sources"
+    )
+    shard: ShardSettings = Field(default=ShardSettings(), description="this collector's part of the fleet")
     max_body: ByteSize = Field(
         default=ByteSize(16 * MIB), ge=1024, description="of the answer, as it arrives and decompressed"
     )

@@ -36,6 +36,7 @@ class Context:
     signals: Callable[[], list[dict[str, Any]]]
     problems: Callable[[], list[str]]
     warnings: Callable[[], list[str]] = list
+    discovery: Callable[[], dict[str, Any]] = dict  # the sources of targets, and what was left out of them
     listeners: Callable[[], list[dict[str, Any]]] = list
     cors_origins: tuple[str, ...] = ()
     withheld: Callable[[str | None], str] = lambda tenant: ""

@@ -152,6 +152,7 @@ class Service:
             version=VERSION,
             render_metrics=self.served.render,
             targets=lambda: [asdict(replace(status, labels=dict(status.labels))) for status in self.scraper.statuses()],
+            discovery=self.scraper.discovery,
             gpus=self.gpu.statuses,
             evaluators=lambda: [
                 {"name": item.name, "version": item.version, "asks": item.asks} for item in self.runner.evaluators

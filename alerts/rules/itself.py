@@ -222,15 +222,22 @@ RULES = (
     ),
     Rule(
         name="TidegaugeTargetFileUnreadable",
-        expr="sum by (job, instance) (increase(tidegauge_file_sd_errors_total[{15m}])) > 0",
+        expr="sum by (job, instance, source) (increase(tidegauge_discovery_errors_total[{15m}])) > 0",
         hold="10m",
         severity=Severity.TICKET,
-        summary="A file that lists targets cannot be read; its last good version stays in use",
-        description="New engines listed in it are not watched.",
+        summary="Tidegauge cannot read a source of targets ({{ $labels.source }}); its last good answer stays in use",
+        description="New engines are not watched. `tidegauge targets` says which source, and why.",
         runbook="target-file",
         dashboard="itself",
-        fires=(Case("every read fails", _one("tidegauge_file_sd_errors_total", "0+1x80"), "16m"),),
-        silent=(Case("reads succeed", _one("tidegauge_file_sd_errors_total", "0x80"), "16m"),),
+        fires=(
+            Case(
+                "every read fails",
+                _one('tidegauge_discovery_errors_total{source="file_sd"}', "0+1x80"),
+                "16m",
+                {"source": "file_sd"},
+            ),
+        ),
+        silent=(Case("reads succeed", _one('tidegauge_discovery_errors_total{source="file_sd"}', "0x80"), "16m"),),
     ),
     Rule(
         name="TidegaugeLoopErrors",

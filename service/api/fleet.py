@@ -32,8 +32,8 @@ def router(context: Context, gate: Gate) -> APIRouter:
 
     @routes.get("/targets")
     def targets(caller: Annotated[Caller, read], _: Annotated[NoParameters, none]) -> Response:
-        """What is scraped and how it is, and the GPUs that report."""
-        return Answer({"targets": context.targets(), "gpus": context.gpus()})
+        """What is scraped and how it is, where it was found and what was left out, and the GPUs that report."""
+        return Answer({"targets": context.targets(), "discovery": context.discovery(), "gpus": context.gpus()})
 
     @routes.get("/catalog")
     def catalog(caller: Annotated[Caller, read], chosen: Annotated[CatalogParameters, Query()]) -> Response:

@@ -67,17 +67,23 @@ def targets(config: ConfigFile = None, data: DataDirectory = None, as_json: Json
 
     Example: tidegauge targets
     """
-    rows = ask(load(config, data), "/api/v1/targets")["targets"]
+    answer = ask(load(config, data), "/api/v1/targets")
     if as_json:
-        print_json(rows)
+        print_json(answer["targets"])
         return
     print_table(
-        ["target", "up", "engine", "models", "samples", "last error"],
+        ["target", "up", "engine", "models", "samples", "took", "found by", "last error"],
         (
-            [row["name"], row["up"], row["engine"], ", ".join(row["models"]), row["samples"], row["last_error"]]
-            for row in rows
+            [row["name"], row["up"], row["engine"], ", ".join(row["models"]), row["samples"],
+             "" if row["last_duration_s"] is None else f"{1000 * row['last_duration_s']:.0f} ms", row["source"],
+             row["last_error"]]
+            for row in answer["targets"]
         ),
-    )
+    )  # fmt: skip
+    for fault in answer["discovery"]["errors"]:
+        typer.echo(f"targets: {fault}", err=True)
+    for reason, count in answer["discovery"]["dropped"].items():
+        typer.echo(f"{count} targets left out: {reason}")
 
 
 def _store(config: ConfigFile, data: DataDirectory) -> KeyStore:

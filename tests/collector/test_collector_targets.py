@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ValidationError
 
 from catalog.instruments import Instruments
+from collector.discovery.listing import TargetList
 from collector.settings import ScrapeSettings, TargetSettings
-from collector.targets import TargetList, checked
+from collector.targets import checked
 
 WRONG = {
     "no scheme": ("localhost:8000", {}, "'localhost:8000' has no scheme; write 'http://localhost:8000/metrics'"),
@@ -90,7 +91,7 @@ class Folder:
         return [target.name for target in self.list.refresh()]
 
     def failures(self) -> float | None:
-        return self.registry.get_sample_value("tidegauge_file_sd_errors_total")
+        return self.registry.get_sample_value("tidegauge_discovery_errors_total", {"source": "file_sd"})
 
 
 @pytest.fixture
