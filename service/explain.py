@@ -131,14 +131,14 @@ FIXES: Mapping[str, str] = {
 }
 WORDS: Mapping[str, str] = {
     "not_found": "came to a path that is none",
-    "unauthorized": "were refused for their key",
+    "unauthorized": "{were} refused for their key",
     "malformed": "could not be read",
-    "unsupported": "were of a form that is not read",
-    "too_large": "were too large",
+    "unsupported": "{were} of a form that is not read",
+    "too_large": "{were} too large",
     "incomplete": "did not come whole",
     "timeout": "took too long to arrive",
-    "overloaded": "were put off by overload",
-    "unavailable": "were put off since nothing can be stored",
+    "overloaded": "{were} put off by overload",
+    "unavailable": "{were} put off since nothing can be stored",
     "error": "met an error of ours",
 }
 
@@ -151,7 +151,9 @@ def _refused(evidence: Evidence) -> Iterator[Finding]:
     for (outcome, transport, path), rows in groups.items():
         newest = max(rows, key=lambda row: row["last"])
         count = sum(row["last_hour"] for row in rows)
-        text = f"{_many(count, 'request')} over {transport} to {path or '/'} {WORDS[outcome]}, the last at "
+        text = (
+            f"{_many(count, 'request')} over {transport} to {path or '/'} {_said(WORDS[outcome], count)}, the last at "
+        )
         text += f"{newest['last']:%H:%M:%S} UTC" + (f" from {newest['client']}" if newest["client"] else "")
         text += f": {newest['example']}" if newest["example"] else ""
         yield Finding(outcome, Level.PROBLEM, text, FIXES[outcome], count=count)
@@ -182,7 +184,7 @@ def _left_out(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(status, Level.NOTE, f"{count} {NOTES[row['fate']]}{service}", count=count)
         elif status in ("rejected", "discarded"):
             level = Level.PROBLEM if status == "rejected" else Level.NOTE
-            text = f"{things}{service} were {status}: {REASONS.get(reason, reason)}"
+            text = _said(f"{things}{service} {{were}} {status}: {REASONS.get(reason, reason)}", count)
             yield Finding(
                 reason, level, text, LEFT_OUT.get(reason, "update the instrumentation that sends them"), "", count
             )
@@ -205,7 +207,7 @@ def _of_asked(evidence: Evidence) -> Iterator[Row]:
 def _waiting(evidence: Evidence) -> Iterator[Finding]:
     for signal, count in evidence.waiting.items():
         if count:
-            text = f"{_many(count, 'item')} of {signal} arrived and wait for their commit"
+            text = f"{_many(count, 'item')} of {signal} arrived, to be committed yet"
             yield Finding("waiting", Level.NOTE, text, FIXES["overloaded"], count=count)
 
 
@@ -245,14 +247,17 @@ def _stored(evidence: Evidence) -> Iterator[Finding]:
     if not stored.spans:
         return
     link = f"{evidence.public_url}/requests/{stored.latest_trace}"
-    text = f"{_many(stored.spans, 'span')}{asked.words()} are stored, the latest from {stored.latest}"
+    are = "is" if stored.spans == 1 else "are"
+    text = f"{_many(stored.spans, 'span')}{asked.words()} {are} stored, the latest from {stored.latest}"
     yield Finding("stored", Level.OK, text, link=link, count=stored.spans)
     if not stored.requests:
-        text = "None of them is a model call (kind llm or embedding), so the list of requests does not show them"
+        text = "None of that is a model call (kind llm or embedding), so the list of requests does not show them"
         fix = "is the model client instrumented? See docs/tracing.md for the attributes that make a model call"
         yield Finding("no_requests", Level.PROBLEM, text, fix, link)
     if stored.without_tenant:
-        text = f"{_many(stored.without_tenant, 'span')} name no tenant: keys that are bound to tenants do not show them"
+        text = (
+            f"{_many(stored.without_tenant, 'span')} without a tenant: keys that are bound to tenants do not show them"
+        )
         fix = "set the resource attribute tenant.id, or send with a key that is bound to the tenant"
         yield Finding("no_tenant", Level.NOTE, text, fix, count=stored.without_tenant)
 
@@ -275,7 +280,7 @@ def _privacy(evidence: Evidence) -> Iterator[Finding]:
         text = f"Prompts and answers are kept {evidence.withheld}, by configuration: their columns may be empty"
         yield Finding("withheld", Level.NOTE, text, "privacy.capture, privacy.tenants")
     if evidence.redactions:
-        text = f"{_many(evidence.redactions, 'text')} were replaced by placeholders before they were stored"
+        text = f"{_many(evidence.redactions, 'text')} replaced by placeholders before anything was stored"
         yield Finding("redacted", Level.NOTE, text, "privacy.redact", count=evidence.redactions)
 
 
@@ -286,3 +291,7 @@ LOOKS: Sequence[Callable[[Evidence], Iterator[Finding]]] = (
 
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _said(text: str, count: int) -> str:
+    return text.replace("{were}", "was" if count == 1 else "were")
