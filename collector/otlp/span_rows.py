@@ -11,31 +11,42 @@ from store.tables import SPANS
 # The writer's to fill.
 WRITERS = frozenset({"request_id", "is_request", "commit_seq", "committed_at"})
 SCHEMA = pa.schema([column for column in SPANS if column.name not in WRITERS and not column.name.startswith("engine_")])
+KINDS: tuple[pa.DataType, ...] = tuple(SCHEMA.types)
 Row = dict[str, Any]
+# Exporters send batches of a few sizes; columns of nulls are kept for those.
+FEW = 1024
 # Every row begins as a copy of this, so that the values of all have the schema's order.
 EMPTY: Row = dict.fromkeys(SCHEMA.names)
 
 
 def table(rows: Sequence[Row]) -> pa.Table:
     """The rows with columns SCHEMA; `attributes` is UTF-8 text in bytes."""
-    columns = zip(*(row.values() for row in rows), strict=True) if rows else [()] * len(SCHEMA)
-    made = [_column(values, field) for values, field in zip(columns, SCHEMA, strict=True)]
+    if not rows:
+        return SCHEMA.empty_table()
+    count = len(rows)
+    columns = zip(*[row.values() for row in rows], strict=True)
+    # Most requests leave most columns empty: those cost nothing.
+    made = [
+        nothing if values.count(None) == count else _column(values, kind)
+        for values, kind, nothing in zip(
+            columns, KINDS, _nulls(count) if count <= FEW else _made_nulls(count), strict=True
+        )
+    ]
     return pa.Table.from_arrays(made, schema=SCHEMA)
 
 
-def _column(values: Sequence[Any], field: pa.Field) -> pa.Array:
-    # Most requests leave most columns empty: those cost nothing.
-    if values.count(None) == len(values):
-        return _nulls(len(values), field.type)
-    if field.name == "attributes":
-        return pa.array(values, pa.binary()).view(pa.string())
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if type(values[0]) is bytes:
+        return pa.array(values, pa.binary()).view(kind)
     try:
-        return pa.array(values, field.type)
+        return pa.array(values, kind)
     except UnicodeEncodeError:
         # JSON in a string may hold half a surrogate pair, which no UTF-8 can.
-        return pa.array([value and value.encode("utf-8", "replace").decode() for value in values], field.type)
+        return pa.array([value and value.encode("utf-8", "replace").decode() for value in values], kind)
 
 
-@lru_cache(maxsize=4096)
-def _nulls(rows: int, kind: pa.DataType) -> pa.Array:
-    return pa.nulls(rows, kind)
+def _made_nulls(rows: int) -> tuple[pa.Array, ...]:
+    return tuple(pa.nulls(rows, kind) for kind in KINDS)
+
+
+_nulls = lru_cache(maxsize=64)(_made_nulls)
