@@ -24,10 +24,10 @@ from collector.exposition.writer import OPENMETRICS_CONTENT_TYPE
 from collector.gpu.collector import GpuCollector, host_node
 from collector.gpu.nvml import NvmlSource
 from collector.otlp.grpc import AddressInUseError, GrpcServer
+from collector.otlp.handler import Transform
 from collector.otlp.http import router as otlp_routes
 from collector.otlp.metrics.exposition import exposition
 from collector.otlp.receiver import OtlpReceiver
-from collector.otlp.traces import Transform
 from collector.redaction.columns import Privacy
 from collector.redaction.requests import RequestPrivacy
 from collector.redaction.settings import Capture

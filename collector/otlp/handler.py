@@ -5,11 +5,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
+from google.protobuf.message import Message
+
 from collector.otlp.outcome import ExportOutcome
 from collector.otlp.sender import Sender
 from store.batch import Batch, Committed
 
 Submit = Callable[[Batch], "Future[Committed]"]
+# May change a request before it is decoded: the replay moves its times.
+Transform = Callable[[Message], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from catalog.clock import Clock
 from catalog.instruments import Instruments
 from collector.otlp.evaluations import Subjects, score_rows, score_table
-from collector.otlp.handler import Submit, Submitted
+from collector.otlp.handler import Submit, Submitted, Transform
 from collector.otlp.ledger import Ledger, Tally, services
 from collector.otlp.log_decode import NOT_KEPT, REASONS, DecodedLogs, Evaluation, LogDecoder
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
@@ -40,6 +40,7 @@ class LogHandler:
         ledger: Ledger,
         key: bytes,
         subjects: Subjects,
+        transform: Transform | None = None,
     ) -> None:
         self._settings = settings
         self._submit = submit
@@ -47,11 +48,14 @@ class LogHandler:
         self._metrics = metrics
         self._ledger = ledger
         self._subjects = subjects
+        self._transform = transform
         self._decoder = LogDecoder(settings, key)
 
     def handle(self, body: bytes, media: str, sender: Sender) -> ExportOutcome | Submitted:
         """Raises what `parse` and `submit` raise."""
         request = parse(body, media, ExportLogsServiceRequest)
+        if self._transform is not None:
+            self._transform(request)
         now = self._clock.now()
         decoded = self._decoder.decode(request, body, now)
         records = self._bound(decoded, sender)

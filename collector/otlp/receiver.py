@@ -12,7 +12,7 @@ from time import perf_counter
 from catalog.clock import Clock
 from catalog.instruments import Instruments
 from collector.otlp.evaluations import Subjects
-from collector.otlp.handler import Handler, Submit, Submitted
+from collector.otlp.handler import Handler, Submit, Submitted, Transform
 from collector.otlp.ledger import Ledger
 from collector.otlp.logs import LogHandler
 from collector.otlp.metrics.handler import MetricHandler
@@ -27,7 +27,7 @@ from collector.otlp.parse import (
 )
 from collector.otlp.sender import Sender
 from collector.otlp.settings import OtlpSettings
-from collector.otlp.traces import TraceHandler, Transform
+from collector.otlp.traces import TraceHandler
 from store.writer import StoreOverloaded, StoreUnavailable
 
 
@@ -58,7 +58,7 @@ def _no_subjects(_: object, __: object) -> tuple[()]:
 class OtlpReceiver:
     """Takes export requests within bounds and hands them, off the event loop, to their signal's handler.
 
-    `submit` is the writer's; `key` and `transform` are as in TraceHandler, `subjects` as in LogHandler.
+    `submit` is the writer's; `key` and `transform` are as in every handler, `subjects` as in LogHandler.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class OtlpReceiver:
         self.series = OtlpSeries(settings.metrics, clock, metrics)
         self._handlers: Mapping[Signal, Handler] = {
             Signal.TRACES: TraceHandler(settings, submit, clock, metrics, self.ledger, key, transform),
-            Signal.LOGS: LogHandler(settings, submit, clock, metrics, self.ledger, key, subjects),
-            Signal.METRICS: MetricHandler(settings, clock, metrics, self.ledger, key, self.series),
+            Signal.LOGS: LogHandler(settings, submit, clock, metrics, self.ledger, key, subjects, transform),
+            Signal.METRICS: MetricHandler(settings, clock, metrics, self.ledger, key, self.series, transform),
         }
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="otlp-decode")
         self._lock = threading.Lock()

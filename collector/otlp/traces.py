@@ -1,6 +1,6 @@
 """`/v1/traces`: spans to the store, each counted with what became of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from catalog.clock import Clock
 from catalog.instruments import Instruments
 from collector.otlp.decode import REASONS, Decoded, Decoder
-from collector.otlp.handler import Submit, Submitted
+from collector.otlp.handler import Submit, Submitted, Transform
 from collector.otlp.ledger import Ledger, Tally, services
 from collector.otlp.outcome import ExportOutcome, Outcome, Signal
 from collector.otlp.parse import parse
@@ -19,8 +19,6 @@ from collector.otlp.tenancy import REASONS as TENANCY_REASONS
 from collector.otlp.tenancy import bind
 from store.batch import Batch, Committed
 from store.writer import StoreOverloaded
-
-Transform = Callable[[ExportTraceServiceRequest], None]
 
 
 class TraceHandler:

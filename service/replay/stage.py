@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from google.protobuf.message import Message
 
 from collector.exposition.history import ExpositionHistory
 from collector.gpu.recorded import recorded_reading
@@ -20,22 +20,32 @@ MOST_OPEN_EXPORTS = 16
 SIGNALS = {"/v1/logs": Signal.LOGS, "/v1/metrics": Signal.METRICS}
 
 
+TIMES = frozenset({"start_time_unix_nano", "end_time_unix_nano", "time_unix_nano", "observed_time_unix_nano"})
+# Where messages with times stand in an export request of any signal.
+NESTED = frozenset(
+    "resource_spans scope_spans spans events resource_logs scope_logs log_records resource_metrics scope_metrics "
+    "metrics gauge sum histogram exponential_histogram summary data_points exemplars".split()
+)
+
+
 class TimeShift:
     """Moves the times of an export request; given to the receiver as its transform."""
 
     def __init__(self) -> None:
         self.nanoseconds = 0
 
-    def __call__(self, request: ExportTraceServiceRequest) -> None:
-        """Adds the shift to the start, end and events of every span."""
-        shift = self.nanoseconds
-        for resource in request.resource_spans:
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    span.start_time_unix_nano += shift
-                    span.end_time_unix_nano += shift
-                    for event in span.events:
-                        event.time_unix_nano += shift
+    def __call__(self, request: Message) -> None:
+        """Adds the shift to every time in the request that is said."""
+        _shift(request, self.nanoseconds)
+
+
+def _shift(message: Message, nanoseconds: int) -> None:
+    for field, value in message.ListFields():
+        if field.name in TIMES:
+            setattr(message, field.name, value + nanoseconds)
+        elif field.name in NESTED and field.message_type is not None:
+            for item in value if field.is_repeated else [value]:
+                _shift(item, nanoseconds)
 
 
 class ServiceStage:

@@ -7,6 +7,8 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -14,6 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from test_service_runtime import config
 
+from service.replay.stage import TimeShift
 from service.runtime import Service
 from tests.collector.otlp_support import FixedClock, body
 
@@ -48,3 +51,28 @@ async def test_metrics_over_grpc_are_on_the_page_of_metrics(service: Service) ->
     assert "otlp_gen_ai_client_operation_duration_seconds_bucket{" in page
     assert 'job="demo-app"' in page
     assert 'tidegauge_ingest_metric_points_total{status="served"} 29.0' in page
+
+
+def times(message: Message) -> list[int]:
+    """Every time in the message, in the order of its fields."""
+    found = []
+    for field, value in message.ListFields():
+        if field.name.endswith("time_unix_nano"):
+            found.append(value)
+        elif isinstance(value, Message) or (field.message_type and not isinstance(value, (str, bytes))):
+            found += [time for item in ([value] if isinstance(value, Message) else value) for time in times(item)]
+    return found
+
+
+RECORDED = {"oai-v2-latest-logs": ExportLogsServiceRequest, "traceloop-metrics": ExportMetricsServiceRequest}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_replay_moves_the_times_of_logs_and_metrics_too(name: str) -> None:
+    request = RECORDED[name].FromString(body(f"clients/{name}.pb.gz"))
+    before = times(request)
+    shift = TimeShift()
+    shift.nanoseconds = 7 * 10**9
+    shift(request)
+    assert times(request) == [time + 7 * 10**9 for time in before]
+    assert len(before) > 10

@@ -8,6 +8,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
+from collector.otlp.handler import Transform
 from collector.otlp.ledger import Ledger, Tally, services
 from collector.otlp.metrics.reading import Fates, MetricReader
 from collector.otlp.metrics.registry import REASONS, OtlpSeries
@@ -26,17 +27,27 @@ class MetricHandler:
     """
 
     def __init__(
-        self, settings: OtlpSettings, clock: Clock, metrics: Instruments, ledger: Ledger, key: bytes, series: OtlpSeries
+        self,
+        settings: OtlpSettings,
+        clock: Clock,
+        metrics: Instruments,
+        ledger: Ledger,
+        key: bytes,
+        series: OtlpSeries,
+        transform: Transform | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._ledger = ledger
+        self._transform = transform
         self._reader = MetricReader(settings, key, series)
 
     def handle(self, body: bytes, media: str, sender: Sender) -> ExportOutcome:
         """Raises what `parse` raises."""
         request = parse(body, media, ExportMetricsServiceRequest)
+        if self._transform is not None:
+            self._transform(request)
         overridden = 0
 
         def tenant(said: str | None) -> tuple[str | None, str]:
