@@ -169,9 +169,9 @@ LEFT_OUT: Mapping[str, str] = {
     "not_genai": "set otlp.logs: traced or all, if these are wanted",
 }
 NOTES: Mapping[str, str] = {
-    "truncated: attributes": "attributes were longer than otlp.max_attribute_bytes, and cut",
-    "overridden: tenant": "items named another tenant than their key's, and were given the key's",
-    "not kept: file": "files (images, media) were not kept; texts were",
+    "truncated: attributes": "Attributes longer than otlp.max_attribute_bytes were cut",
+    "overridden: tenant": "Items that named another tenant than their key's were given the key's",
+    "not kept: file": "Files (images, media) were not kept, the texts beside them were",
 }
 
 
@@ -181,7 +181,7 @@ def _left_out(evidence: Evidence) -> Iterator[Finding]:
         count, service = row["last_hour"], f" of service {row['service']!r}" if row["service"] else ""
         things = _many(count, {"traces": "span", "logs": "log record"}.get(row["signal"], "metric point"))
         if row["fate"] in NOTES:
-            yield Finding(status, Level.NOTE, f"{count} {NOTES[row['fate']]}{service}", count=count)
+            yield Finding(status, Level.NOTE, f"{NOTES[row['fate']]}{service}: {count}", count=count)
         elif status in ("rejected", "discarded"):
             level = Level.PROBLEM if status == "rejected" else Level.NOTE
             text = _said(f"{things}{service} {{were}} {status}: {REASONS.get(reason, reason)}", count)

@@ -20,6 +20,12 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # How long a browser need not ask again.
 PREFLIGHT_SECONDS = "7200"
+TURNED_AWAY = {
+    401: Outcome.UNAUTHORIZED,
+    403: Outcome.UNAUTHORIZED,
+    404: Outcome.NOT_FOUND,
+    405: Outcome.NOT_FOUND,
+}
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
@@ -116,14 +122,14 @@ class Guard:
             raise Problem(403, "A page of another site may not send this.")
 
     def _watched(self, scope: Scope, send: Send, headers: Mapping[str, str]) -> Send:
-        """Writes to the ledger if somebody sends to a path that is none."""
+        """Writes to the ledger if somebody sends to a path that is none, or without a key for it."""
         if not self._only_otlp and scope["method"] in SAFE:
             return send
 
         async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] in (404, 405):
-                sender = sender_of(scope, headers.get("user-agent", ""))
-                self._ledger.refused(sender, Outcome.NOT_FOUND, f"there is no {scope['method']} of this path")
+            if message["type"] == "http.response.start" and (outcome := TURNED_AWAY.get(message["status"])):
+                missing = f"there is no {scope['method']} of this path" if outcome is Outcome.NOT_FOUND else ""
+                self._ledger.refused(sender_of(scope, headers.get("user-agent", "")), outcome, missing)
             await send(message)
 
         return watched

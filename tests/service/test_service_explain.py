@@ -54,6 +54,15 @@ async def finding(service: Service, code: str, query: str = "") -> dict[str, Any
     return one
 
 
+async def test_a_wrong_key_in_what_an_sdk_asks_besides_otlp_is_a_refusal_too(service: Service) -> None:
+    await wrong_key(service)
+    texts = [item["text"] for item in (await ask(service))["findings"] if item["code"] == "unauthorized"]
+    assert sorted(text.partition(" to ")[2].partition(" ")[0] for text in texts) == [
+        "/api/public/projects",
+        "/v1/traces",
+    ]
+
+
 async def test_nothing_arrived(service: Service) -> None:
     answer = await ask(service)
     assert (answer["seen"], [item["code"] for item in answer["findings"]]) == (False, ["nothing"])
@@ -67,6 +76,8 @@ async def wrong_path(service: Service) -> None:
 async def wrong_key(service: Service) -> None:
     service.keys.create(Role.INGEST)
     await send(service, b"", authorization="Bearer wrong")
+    async with front(service) as http:
+        await http.get("/api/public/projects", headers={"authorization": "Bearer wrong"})
     service.keys.path.unlink()
 
 
@@ -119,7 +130,7 @@ REASONS: dict[str, tuple[Callable[[Service], Awaitable[None]], str]] = {
     "in_the_future": (fast_clock, "1 span of service 'shop' was rejected: it ends in the future"),
     "tenant_mismatch": (foreign_tenant, "names a tenant that the API key is not bound to"),
     "overridden": (overridden, "named another tenant than their key's"),
-    "truncated": (truncated, "longer than otlp.max_attribute_bytes"),
+    "truncated": (truncated, "Attributes longer than otlp.max_attribute_bytes were cut of service 'shop': 1"),
 }  # fmt: skip
 
 
@@ -140,6 +151,7 @@ def unlucky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 @pytest.mark.parametrize("code", REASONS)
 def test_every_reason_has_its_sentence_and_what_to_do(unlucky: dict[str, Any], code: str) -> None:
     found = unlucky[code]
+    assert found["count"] > 0
     assert REASONS[code][1] in found["text"]
     assert "a prompt" not in json.dumps(found)
     assert found.get("fix") or found["level"] == "note"
