@@ -3,6 +3,9 @@
 The same call arrives several times: from the client's instrumentation, a gateway, the engine, in any order and
 in different exports.  Spans of a call are paired by parent and child, else by response id, else by trace, model
 and containment in time.  A group's spans share a `request_id`; the best vantage is its `is_request`.
+
+What the span that stands for the call does not say and another does is filled in: the usage (of a stream that was not
+asked for it, say, from the engine), an answer that came apart from its call, and the session of a span above.
 """
 
 from collections import OrderedDict, defaultdict
@@ -10,6 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from store.answers import Answers, is_answer
+from store.fills import Fill, What
 
 RANK: Mapping[str | None, int] = {"client": 0, "frontend": 1, "gateway": 1, None: 1, "engine": 2}
 CALL_KINDS = frozenset({"llm", "embedding"})
@@ -24,9 +30,14 @@ ENGINE_COLUMNS = {
 # What the resolver needs to know of a span; the order is that of `SpanFacts`.
 FACTS = (
     "trace_id span_id parent_span_id kind vantage response_id request_model response_model "
-    "start_time end_time instance " + " ".join(ENGINE_COLUMNS)
+    "start_time end_time instance tenant session_id user_id status finish_reason output_tokens "
+    + " ".join(ENGINE_COLUMNS)
 ).split()
+# Of a call without an answer, and of an answer without a call: what tells that their prompts are the same.
+PROMPT_KEY = "prompt_key"
 MAX_SPANS_PER_TRACE = 2_000
+# Calls of a trace for which a session is looked for.
+MAX_WITHOUT = 50
 # Containment in time is the last resort, and looks at the latest calls of the trace alone.
 MAX_CONTAINMENT = 50
 
@@ -39,8 +50,11 @@ class Call:
     members: list["Span"] = field(default_factory=list)
 
     def representative(self) -> "Span":
-        """The best vantage; among equals the innermost, whose usage is of this call alone."""
-        return min(self.members, key=lambda span: (span.rank, -span.depth, span.start, span.span_id))
+        """The best vantage; among equals one that counts its tokens, the innermost: its usage is this call's alone."""
+        return min(
+            self.members,
+            key=lambda span: (span.rank, span.answer, not span.counts, -span.depth, span.start, span.span_id),
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +63,7 @@ class Span:
 
     trace_id: str
     span_id: str
+    kind: str
     rank: int
     vantage: str | None
     response_id: str | None
@@ -56,12 +71,16 @@ class Span:
     start: float
     end: float
     facts: Mapping[str, Any]
+    counts: bool  # says how many tokens
+    answer: bool  # is nothing but the answer of another
+    session: bool  # says whose call it is
     depth: int = 0
     # A span around several calls of its own vantage describes none of them, and is no request.
     wraps: bool = False
     call: Call | None = None
     # What was last written for the span: (request_id, is_request, engine span).
     written: tuple[str, bool, str | None] | None = None
+    filled: set[What] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -72,6 +91,8 @@ class Trace:
     parents: dict[str, str | None] = field(default_factory=dict)
     children: dict[str, list[str]] = field(default_factory=dict)
     calls: dict[str, Span] = field(default_factory=dict)
+    sessions: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # spans, not calls, that say one
+    without: dict[str, Span] = field(default_factory=dict)  # the latest calls that have none yet
 
     def add(self, span_id: str, parent: str | None) -> Span | None:
         """Remembers a span; of an endless trace, the last `MAX_SPANS_PER_TRACE`.  Gives the call forgotten for it."""
@@ -82,6 +103,7 @@ class Trace:
             if oldest in siblings:
                 siblings.remove(oldest)
             self.children.pop(oldest, None)
+            self.sessions.pop(oldest, None)
             forgotten = self.calls.pop(oldest, None)
         self.parents[span_id] = parent
         if parent:
@@ -109,6 +131,13 @@ class RequestResolver:
         self._max_traces = max_traces
         self._traces: OrderedDict[str, Trace] = OrderedDict()
         self._by_response: dict[str, list[Span]] = defaultdict(list)
+        self._answers: Answers[Span] = Answers()
+        self._fills: list[Fill] = []
+
+    def fills(self) -> list[Fill]:
+        """What is to be filled in after the last `resolve`; given once."""
+        made, self._fills = self._fills, []
+        return made
 
     def resolve(self, rows: Iterable[Mapping[str, Any]], now: float) -> list[Decision]:
         """Takes rows with the columns FACTS; gives what has to be written, for these spans and for earlier ones."""
@@ -118,7 +147,12 @@ class RequestResolver:
         for span in fresh:
             for call in self._pair(span):
                 touched[id(call)] = call
-        return [decision for call in touched.values() if call.members for decision in self._decide(call)]
+        decisions = [decision for call in touched.values() if call.members for decision in self._decide(call)]
+        for call in touched.values():
+            self._fill_usage(call)
+        for trace_id in {span.trace_id for span in fresh}:
+            self._fill_sessions(self._traces[trace_id])
+        return decisions
 
     def restore(self, rows: Iterable[Mapping[str, Any]], now: float) -> None:
         """Rebuilds the window from what is stored: rows with FACTS, request_id, is_request and engine_span_id."""
@@ -140,10 +174,15 @@ class RequestResolver:
         self._traces.move_to_end(trace_id)
         self._forget_response(trace.add(span_id, row["parent_span_id"]))
         if row["kind"] not in CALL_KINDS:
+            if row["session_id"] or row["user_id"]:
+                trace.sessions[span_id] = row
+            # It may be the missing link between a call and the span that says whose it is.
+            self._fill_sessions(trace)
             return None
         span = Span(
             trace_id=trace_id,
             span_id=span_id,
+            kind=row["kind"],
             rank=RANK.get(row["vantage"], 1),
             vantage=row["vantage"],
             response_id=row["response_id"],
@@ -151,8 +190,15 @@ class RequestResolver:
             start=row["start_time"].timestamp(),
             end=row["end_time"].timestamp(),
             facts=row,
+            counts=row["output_tokens"] is not None,
+            answer=is_answer(row),
+            session=bool(row["session_id"]),
         )
         trace.calls[span_id] = span
+        if not span.session:
+            trace.without[span_id] = span
+            if len(trace.without) > MAX_WITHOUT:
+                del trace.without[next(iter(trace.without))]
         if span.response_id:
             self._by_response[span.response_id].append(span)
         return span
@@ -163,12 +209,17 @@ class RequestResolver:
         Gives the span's call first, then others that changed.
         """
         trace = self._traces[span.trace_id]
-        above = self._nearest_above(span.span_id, trace)
+        above = self._nearest_above(span, trace)
         relatives = self._relatives(span, above, trace)
         if not relatives and span.response_id and not span.wraps:
-            relatives = [other for other in self._by_response[span.response_id] if other is not span]
+            relatives = [
+                other for other in self._by_response[span.response_id] if other is not span and other.kind == span.kind
+            ]
         if not relatives and not span.wraps:
             relatives = self._contained(span, trace)
+        # Of restored spans those that are no requests have met before.
+        if span.facts.get("is_request", True) and (met := self._answers.meet(span.facts, span)) is not None:
+            relatives = [*relatives, met]
         call = span.call = Call(request_id=f"{span.trace_id}:{span.span_id}", members=[span])
         for other in relatives:
             if other.call is not None and other.call is not call:
@@ -210,7 +261,8 @@ class RequestResolver:
                 if child in seen:
                     continue
                 seen.add(child)
-                if child in trace.calls:
+                # An embedding within a chat is no part of that call.
+                if child in trace.calls and trace.calls[child].kind == span.kind:
                     found.append(trace.calls[child])
                 else:
                     open_ids.append(child)
@@ -227,11 +279,11 @@ class RequestResolver:
             span.call = Call(f"{span.trace_id}:{span.span_id}", [span])
 
     @staticmethod
-    def _nearest_above(span_id: str, trace: Trace) -> Span | None:
-        seen = {span_id}
-        parent = trace.parents.get(span_id)
+    def _nearest_above(span: Span, trace: Trace) -> Span | None:
+        seen = {span.span_id}
+        parent = trace.parents.get(span.span_id)
         while parent and parent not in seen:
-            if parent in trace.calls:
+            if parent in trace.calls and trace.calls[parent].kind == span.kind:
                 return trace.calls[parent]
             seen.add(parent)
             parent = trace.parents.get(parent)
@@ -244,6 +296,7 @@ class RequestResolver:
                 other is span
                 or other.wraps
                 or other.rank == span.rank
+                or other.kind != span.kind
                 or (other.model and span.model and other.model != span.model)
             ):
                 continue
@@ -274,6 +327,57 @@ class RequestResolver:
                     )
                 )
         return decisions
+
+    def _fill_usage(self, call: Call) -> None:
+        """From the answer that came apart, else from a span below that counts what the one that stands does not."""
+        if len(call.members) < 2:
+            return
+        best = call.representative()
+        answer = next((span for span in call.members if span.answer and span is not best), None)
+        if answer is not None:
+            self._fill(best, answer.facts, What.ANSWER)
+        elif not best.counts:
+            below = [span for span in call.members if span.counts and span.rank > best.rank]
+            if below:
+                self._fill(best, min(below, key=lambda span: span.rank).facts, What.USAGE)
+
+    def _fill_sessions(self, trace: Trace) -> None:
+        """Of calls that have none, from the nearest span above that says one."""
+        if not trace.sessions:
+            return
+        for span in list(trace.without.values()):
+            giver = self._session_above(span, trace)
+            if giver is not None:
+                del trace.without[span.span_id]
+                if giver["tenant"] == span.facts["tenant"]:
+                    self._fill(span, giver, What.SESSION)
+
+    @staticmethod
+    def _session_above(span: Span, trace: Trace) -> Mapping[str, Any] | None:
+        seen = {span.span_id}
+        parent = trace.parents.get(span.span_id)
+        while parent and parent not in seen:
+            if parent in trace.sessions:
+                return trace.sessions[parent]
+            seen.add(parent)
+            parent = trace.parents.get(parent)
+        return None
+
+    def _fill(self, span: Span, giver: Mapping[str, Any], what: What) -> None:
+        if what in span.filled:
+            return
+        span.filled.add(what)
+        self._fills.append(
+            Fill(
+                trace_id=span.trace_id,
+                span_id=span.span_id,
+                start_time=span.facts["start_time"],
+                giver_trace_id=giver["trace_id"],
+                giver_span_id=giver["span_id"],
+                giver_start_time=giver["start_time"],
+                what=what,
+            )
+        )
 
     def _expire(self, now: float) -> None:
         while self._traces:

@@ -1,5 +1,6 @@
 """What happens to spans on their way in: doubles are dropped, and calls find their request."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.requests import ENGINE_COLUMNS, FACTS, Decision, RequestResolver
+from store.fills import write_fills
+from store.requests import ENGINE_COLUMNS, FACTS, PROMPT_KEY, Decision, RequestResolver
 from store.settings import StoreSettings
 from store.tables import SPANS
 
@@ -22,6 +24,9 @@ UPDATE = (
     # Old row groups are not even looked at.
     + " AND spans.start_time >= ?"
 )
+
+# Calls that may come without their answer, or answers without their call; as in `_prompt_keys`.
+APART = "kind = 'llm' AND response_id IS NULL AND vantage = 'client'"
 
 UPDATES = pa.schema([SPANS.field(name) for name in ("trace_id", "span_id", "start_time", *UPDATE_COLUMNS)])
 
@@ -67,8 +72,13 @@ class SpanIntake:
     def decide(self, table: pa.Table, now: float) -> tuple[pa.Table, pa.Table]:
         """`table` with its request columns filled, and the updates due to spans stored before."""
         self._now = now
-        decisions = self.resolver.resolve(table.select(FACTS).to_pylist(), now)
+        facts = table.select(FACTS).append_column(PROMPT_KEY, _prompt_keys(table))
+        decisions = self.resolver.resolve(facts.to_pylist(), now)
         return _apply(table, decisions)
+
+    def write_fills(self) -> None:
+        """What requests' rows take over from other spans; call it once the rows of `decide` are inserted."""
+        write_fills(self._connection, self.resolver.fills())
 
     def _restore_seen(self, connection: duckdb.DuckDBPyConnection) -> None:
         rows = connection.execute(
@@ -79,7 +89,8 @@ class SpanIntake:
 
     def _restored_resolver(self, connection: duckdb.DuckDBPyConnection, now: float) -> RequestResolver:
         resolver = RequestResolver(self._settings.request_window_seconds)
-        columns = ", ".join([*FACTS, "request_id", "is_request", "engine_span_id"])
+        prompt_key = f"CASE WHEN {APART} THEN md5(input_messages) END AS {PROMPT_KEY}"
+        columns = ", ".join([*FACTS, prompt_key, "request_id", "is_request", "engine_span_id"])
         rows = (
             connection.cursor()
             .sql(
@@ -89,7 +100,18 @@ class SpanIntake:
             .to_arrow_table()
         )
         resolver.restore(rows.to_pylist(), now)
+        resolver.fills()  # were written when the rows were
         return resolver
+
+
+def _prompt_keys(table: pa.Table) -> pa.Array:
+    """The hash of the prompt where a call and its answer may come apart, which only few do; else null."""
+    apart = pc.and_(pc.equal(table["kind"], "llm"), pc.is_null(table["response_id"]))
+    apart = pc.fill_null(pc.and_(apart, pc.equal(table["vantage"], "client")), False)
+    if not pc.any(apart).as_py():
+        return pa.nulls(table.num_rows, pa.string())
+    prompts = zip(apart.to_pylist(), table["input_messages"].to_pylist(), strict=True)
+    return pa.array([hashlib.md5(text.encode()).hexdigest() if of and text else None for of, text in prompts])
 
 
 def _row(decision: Decision) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def write(
                 _execute(connection, UPDATE, updates, [min(updates.column("start_time").to_pylist())])
         verb = "INSERT OR REPLACE" if name in REPLACED else "INSERT"
         _execute(connection, f"{verb} INTO {name} BY NAME SELECT * FROM incoming", table)
+        if name == "spans":
+            rows.intake.write_fills()
         written[name] = table
     for name, position in {name: value for group in cursors for name, value in group.items()}.items():
         connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", [name, position])
