@@ -15,11 +15,11 @@ MOVABLE = ("input_messages", "output_messages", "response_schema", "retrieved_do
 TELLING = frozenset({Conversion.TEXT, Conversion.FIRST, Conversion.HEAD, Conversion.CLASS_NAME})
 OF_SHAPE = frozenset({Place.NAME, Place.SCOPE, Place.SPAN_KIND})
 # Values come from outside: so many of their combinations are remembered, and none that is longer.
-MAX_KNOWN = 64
+MAX_KNOWN = 32
 MAX_KNOWN_BYTES = 512
 
 
-Documents = dict[int, Any]  # by their place among the offers: JSON texts as data, None where they are none
+Documents = dict[int, Any]  # JSON texts as data, by their place among the offers
 
 
 class Shape(NamedTuple):
@@ -71,12 +71,15 @@ class Plan:
         places = {at for candidate in telling for at in (candidate.at, candidate.needed) if at is not None}
         # The name, kind and scope of the span are the shape's.
         self._telling = sorted(at for at in places if at < len(keys))
-        self.known: dict[bytes, _Known] = {}
+        self._texts = sorted({candidate.at for candidate in self._candidates if candidate.words})
+        self.known: dict[tuple[bytes, tuple[int, ...]], _Known] = {}
 
     def fill(self, row: dict[str, Any], offers: Sequence[Any], context: Context) -> None:
         """Sets each column for which one of its places yields a value."""
-        key = encode([offers[at] for at in self._telling])
-        known = self.known.get(key) or self._learn(key, offers, context)
+        telling = encode([offers[at] for at in self._telling])
+        # Most texts are no JSON, or were cut off: nobody has to look into those.
+        bare = tuple([at for at in self._texts if type(offers[at]) is str and not closed(offers[at])])
+        known = self.known.get((telling, bare)) or self._learn(telling, bare, offers, context)
         documents: Documents = {}
         steps = known.of_kind(offers, context, documents)
         row.update(steps.columns)
@@ -93,12 +96,13 @@ class Plan:
             elif told is not None:
                 row[column] = told
 
-    def _learn(self, key: bytes, offers: Sequence[Any], context: Context) -> "_Known":
-        known = _Known(self._candidates, offers, context)
-        if len(key) <= MAX_KNOWN_BYTES:
+    def _learn(self, telling: bytes, bare: tuple[int, ...], offers: Sequence[Any], context: Context) -> "_Known":
+        left = [one for one in self._candidates if not (one.words and one.at in bare)]
+        known = _Known(left, offers, context)
+        if len(telling) <= MAX_KNOWN_BYTES:
             if len(self.known) >= MAX_KNOWN:
                 self.known.clear()
-            self.known[key] = known
+            self.known[telling, bare] = known
         return known
 
 
@@ -177,19 +181,16 @@ def _first(candidates: Iterable[Candidate], offers: Sequence[Any], context: Cont
 
 
 def _document(text: str, at: int, words: Sequence[str], documents: Documents) -> Any:
-    """The text as data where it is a JSON object that may have one of these keys, None where nothing can be found.
+    """The text as data where it is a JSON object that may have one of these keys, None where it has none.
 
-    Several columns look into the same text: most is no JSON, or was cut off, or does not name the key.
+    Several columns look into the same text; a key may be written with escapes.
     """
     if at not in documents:
-        if not closed(text):
-            documents[at] = None
-        elif any(word in text for word in words) or "\\u" in text:  # a key may be written with escapes
-            documents[at] = parsed(text)
-        else:
+        if not (any(word in text for word in words) or "\\u" in text):
             return None
+        documents[at] = parsed(text)
     found = documents[at]
-    return text if isinstance(found, (list, str)) else found
+    return found if isinstance(found, dict) else text
 
 
 def of_resource(keys: Sequence[str]) -> Plan:

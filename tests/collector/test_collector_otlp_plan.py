@@ -139,4 +139,4 @@ def test_what_a_plan_remembers_of_values_is_bounded() -> None:
     for number in range(3 * MAX_KNOWN):
         plan = plan_of(matcher, **{"gen_ai.provider.name": f"odd{number}", "error.type": "x" * number * 10})
     assert 0 < len(plan.known) <= MAX_KNOWN
-    assert max(map(len, plan.known)) <= MAX_KNOWN_BYTES
+    assert max(len(telling) for telling, _ in plan.known) <= MAX_KNOWN_BYTES
