@@ -12,7 +12,7 @@ from catalog.dialect import Place, sources
 # Columns of any table that hold what was said.
 CONTENT_COLUMNS = frozenset(
     "input_messages output_messages retrieved_documents response_schema tool_definitions tool_arguments tool_result "
-    "body status_message".split()
+    "body status_message explanation".split()
 )
 # Beyond what the catalogue knows: a longer text is taken for content.
 LONGEST_LABEL = 200

@@ -14,12 +14,13 @@ from collector.redaction.settings import Capture, PrivacySettings
 from collector.redaction.texts import Texts
 from store.batch import Batch
 
-TABLES = frozenset({"spans", "log_records", "span_contents"})
+TABLES = frozenset({"spans", "log_records", "span_contents", "scores"})
 # Ids and names that rows are found and joined by.  The tenant decides who may read a row, and is never touched.
 EXEMPT = frozenset(
     "trace_id span_id parent_span_id request_id record_id kind vantage tenant user_id service service_version instance "
     "scope operation provider request_model response_model response_id finish_reason status environment region mode "
-    "state severity event_name error_type response_format".split()
+    "state severity event_name error_type response_format score_id subject_type subject_id evaluator version source "
+    "source_key run_id judge_model".split()
 )
 # Rows are grouped by these: what is found in them is replaced by its hash, so that the groups stay.
 GROUPING = frozenset({"session_id", "prompt_name", "prompt_version", "deployment"})

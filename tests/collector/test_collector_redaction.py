@@ -232,6 +232,20 @@ def test_what_was_done_is_counted() -> None:
     assert metrics.counters.tidegauge_content_withheld_total.labels("off")._value.get() == 1
 
 
+def test_what_evaluators_say_of_an_answer_is_content_too() -> None:
+    scores = pa.table(
+        {
+            "trace_id": ["a", "b"],
+            "tenant": ["acme", "bank"],
+            "explanation": [f"it names {CARD}", f"it names {CARD}"],
+            "source_key": [MAIL, MAIL],
+        }
+    )
+    made = privacy(tenants={"bank": {"capture": "off"}}).batch(Batch({"scores": scores})).tables["scores"]
+    assert made.column("explanation").to_pylist() == ["it names [CARD]", None]
+    assert made.column("source_key").to_pylist() == [MAIL, MAIL]
+
+
 def test_other_tables_pass_untouched() -> None:
     batch = Batch({"incidents": pa.table({"labels": [CARD]})})
     assert privacy().batch(batch) is batch
