@@ -121,7 +121,7 @@ RULES = (
         name="TidegaugeExportsRefused",
         expr="""
             sum by (transport, outcome) (increase(
-              tidegauge_ingest_requests_total{outcome=~"malformed|too_large|unsupported|unauthorized|error"}[{10m}]
+              tidegauge_ingest_requests_total{outcome=~"malformed|too_large|unsupported|not_found|unauthorized|incomplete|error"}[{10m}]
             )) > 10
         """,
         hold="5m",

@@ -20,12 +20,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # How long a browser need not ask again.
 PREFLIGHT_SECONDS = "7200"
-TURNED_AWAY = {
-    401: Outcome.UNAUTHORIZED,
-    403: Outcome.UNAUTHORIZED,
-    404: Outcome.NOT_FOUND,
-    405: Outcome.NOT_FOUND,
-}
+REFUSED = {401: Outcome.UNAUTHORIZED, 403: Outcome.UNAUTHORIZED}
+TURNED_AWAY = {**REFUSED, 404: Outcome.NOT_FOUND, 405: Outcome.NOT_FOUND}
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
@@ -123,11 +119,13 @@ class Guard:
 
     def _watched(self, scope: Scope, send: Send, headers: Mapping[str, str]) -> Send:
         """Writes to the ledger if somebody sends to a path that is none, or without a key for it."""
-        if not self._only_otlp and scope["method"] in SAFE:
-            return send
+        turned_away = TURNED_AWAY
+        if scope["method"] in SAFE:
+            # Who only asks loses no data, but SDKs ask for whether their key is good before they send.
+            turned_away = REFUSED if self._only_otlp else {}
 
         async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and (outcome := TURNED_AWAY.get(message["status"])):
+            if message["type"] == "http.response.start" and (outcome := turned_away.get(message["status"])):
                 missing = f"there is no {scope['method']} of this path" if outcome is Outcome.NOT_FOUND else ""
                 self._ledger.refused(sender_of(scope, headers.get("user-agent", "")), outcome, missing)
             await send(message)

@@ -65,11 +65,13 @@ async def test_a_wrong_path_is_a_problem_document_and_in_the_ledger(service: Ser
     assert refusals(service)[path, "not_found"] == before + 1
 
 
-async def test_only_what_is_sent_counts_as_a_wrong_path_beside_the_console(service: Service) -> None:
-    async with main(service) as http:
+@pytest.mark.parametrize("application", [front, main], ids=["otlp port", "main port"])
+async def test_only_what_is_sent_counts_as_a_wrong_path(service: Service, application: Any) -> None:
+    before = refusals(service).get(("/no-such-page", "not_found"), 0)
+    async with application(service) as http:
         await http.get("/no-such-page")
         await http.post("/no-such-page", content=BODY)
-    assert refusals(service)["/no-such-page", "not_found"] == 1
+    assert refusals(service)["/no-such-page", "not_found"] == before + 1
 
 
 async def test_what_might_be_a_key_in_a_wrong_path_is_not_kept(service: Service) -> None:
