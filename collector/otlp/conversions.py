@@ -4,10 +4,9 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from catalog.dialect import Conversion, Source, sources, spellings, user_keys
 from collector.otlp.attributes import dump, loads
@@ -15,8 +14,7 @@ from collector.otlp.documents import are_documents, documents_json, tools_json
 from collector.otlp.messages import MISSING, messages_json, parsed, pick
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What conversions need to know besides the value."""
 
     start_ns: int

@@ -11,7 +11,7 @@ Row = dict[str, Any]
 TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_creation_tokens", "reasoning_tokens")
 USAGE = (*TOKENS, "cost_usd")
 # What nobody says of a call that got no answer.
-ANSWER = ("response_id", "output_messages", "finish_reason", "input_tokens", "output_tokens")
+ANSWER = ("output_tokens", "output_messages", "finish_reason", "response_id", "input_tokens")
 # Levels above the calls: what they report is the sum of what the calls below report.
 ABOVE_CALLS = frozenset({"agent", "chain"})
 # Providers whose usage counts the tokens of thoughts apart from those of the answer.
@@ -20,8 +20,9 @@ THOUGHTS_APART = ("gcp", "google", "gemini", "vertex")
 
 def settle(row: Row) -> None:
     """Completes a row, in place; the columns of SETTLING are taken out."""
-    beside = {name: row.pop(name) for name in SETTLING if name in row}
-    if beside:
+    beside: dict[str, Any] = {}
+    if not row.keys().isdisjoint(SETTLING):
+        beside = {name: row.pop(name) for name in SETTLING if name in row}
         _join(row, beside)
     if row.get("response_model") is not None and all(row.get(name) is None for name in ANSWER):
         _unanswered(row)
