@@ -18,6 +18,7 @@ from pathlib import Path
 import duckdb
 
 from store.database import Database
+from store.followers import Followers
 from store.settings import StoreSettings
 from store.tables import SPANS
 
@@ -31,7 +32,8 @@ BYTES_PER_SPAN = 1_400
 
 # Words for contents: sentences drawn from these, so that texts differ but compress as text does.
 WORDS = """the a of to in is that for on with as by at from it this which model cache queue request token answer
-customer invoice parcel refund delivery address account password order number please could would should help thank time window
+customer invoice parcel refund delivery address account password order number please could would should help thank
+time window
 latency server memory batch prompt system user assistant weather flight hotel recipe contract paragraph summary list
 table error message retry please explain translate german french spanish short long formal friendly code function"""
 
@@ -180,6 +182,9 @@ def make(directory: Path, shape: Shape, said: Callable[[str], None]) -> None:
     database = Database(directory, StoreSettings(memory_limit="4GB", checkpoint_threshold="1GB"))
     try:
         _fill(database.cursor(), shape, said)
+        # A running service has done this long ago.
+        while Followers(database).follow(60):
+            pass
     finally:
         database.close()
 

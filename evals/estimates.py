@@ -9,7 +9,7 @@ where there are weights or sessions (Korn and Graubard, 1998; Franco et al., 201
 near 0 says too little: seven zeros in a row do not prove that there are no ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -89,8 +89,10 @@ def summarize(scores: pa.Table, by: Sequence[str], confidence: float = 0.95) -> 
 
 def summarize_sums(sums: pa.Table, by: Sequence[str], confidence: float = 0.95) -> pa.Table:
     """As `summarize`, from sums that the store makes of scores (`Reads.score_sums`), one row a group of `by`."""
-    order = sorted(range(sums.num_rows), key=_sort_key(sums, by))
-    sums = sums.take(pa.array(order, pa.int64()))
+    if by:
+        # By their text, as `summarize` does.
+        ranks = [_ranks(sums.column(name)) for name in reversed(by)]
+        sums = sums.take(pa.array(np.lexsort(ranks)))
     found = {name: sums.column(name).to_numpy() for name in sums.column_names if name not in by}
     if not ((found["weight_low"] >= 1 - 1e-12) & np.isfinite(found["weight_high"])).all():
         raise ValueError(BAD_PROBABILITY)
@@ -113,11 +115,6 @@ def summarize_sums(sums: pa.Table, by: Sequence[str], confidence: float = 0.95) 
         binary=found["is_share"].astype(bool),
     )
     return _finished(sums.select(list(by)) if by else pa.table({"_": pa.nulls(sums.num_rows)}), groups, confidence)
-
-
-def _sort_key(table: pa.Table, by: Sequence[str]) -> Callable[[int], tuple[str, ...]]:
-    columns = [[str(value) for value in table.column(name).to_pylist()] for name in by]
-    return lambda row: tuple(column[row] for column in columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,14 +226,20 @@ def _codes(column: pa.ChunkedArray) -> tuple[Codes, pa.Array]:
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
 
 
+def _ranks(column: pa.ChunkedArray) -> Codes:
+    """A number a row for its value, in the order of the values' texts."""
+    codes, values = _codes(column)
+    order = np.argsort(np.argsort(np.array([str(value) for value in values.to_pylist()]), kind="stable"))
+    return order[codes].astype(np.int64) if len(codes) else codes
+
+
 def _groups(scores: pa.Table, by: Sequence[str]) -> tuple[Codes, pa.Table]:
     """A number a row for its group, and the groups by number, sorted."""
     combined = np.zeros(scores.num_rows, np.int64)
     for name in by:
-        codes, values = _codes(scores.column(name))
-        order = np.argsort(np.argsort(np.array([str(value) for value in values.to_pylist()]), kind="stable"))
-        if len(codes):
-            _, combined = np.unique(combined * (len(values) + 1) + order[codes], return_inverse=True)
+        ranks = _ranks(scores.column(name))
+        if len(ranks):
+            _, combined = np.unique(combined * (int(ranks.max()) + 1) + ranks, return_inverse=True)
     _, first, groups = np.unique(combined, return_index=True, return_inverse=True)
     if not by:
         return groups, pa.table({"_": pa.nulls(len(first))})

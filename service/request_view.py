@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from store.reads import Reads
@@ -98,7 +98,7 @@ def _request(
     found = find_engine(pages, call, engine_span, configured, start - RECENT_SECONDS, end + RECENT_SECONDS)
     moments = _moments(call, engine_span)
     model = call["response_model"] or call["request_model"]
-    engines = [_engine(reads, target, model, moments, around) for target in found.targets]
+    engines = _engines(reads, found.targets, model, moments, around)
     summary = {name: call[name] for name in SUMMARY}
     summary["time_to_first_token_s"] = first_token_seconds(call)
     summary["input_messages"] = call["input_messages"]
@@ -205,30 +205,47 @@ def host_of(name: str) -> str:
 # --- its state ------------------------------------------------------------------------------------------------------
 
 
-def _engine(reads: Reads, target: str, model: str | None, moments: Mapping[str, float], around: float) -> Row:
-    asked = list(moments.values())
-    start, end = moments["start"], moments["end"]
-    first, last = start - around, end + around
-    states = reads.engine_state_at(at=asked, target=target, model=model)
-    ticks = reads.engine_states(start=first, end=last, target=target, model=model)
-    if not ticks and not states:
-        # The engine calls the model by another name.
-        states = reads.engine_state_at(at=asked, target=target, model=None)
-        ticks = reads.engine_states(start=first, end=last, target=target)
-    during = [row for row in ticks if start <= row["time"].timestamp() <= end]
-    at = {name: [_state(row) for row in states if row["moment"] == moment(when)] for name, when in moments.items()}
+def _engines(
+    reads: Reads, targets: Sequence[str], model: str | None, moments: Mapping[str, float], around: float
+) -> list[Row]:
+    if not targets:
+        return []
+    first, last = moments["start"] - max(around, RECENT_SECONDS), moments["end"] + around
+    ticks: dict[str, list[Row]] = {target: [] for target in targets}
+    for row in reads.engine_states(start=first, end=last, targets=targets):
+        ticks[row["target"]].append(row)
+    return [_engine(target, rows, model, moments, around) for target, rows in ticks.items()]
+
+
+def _engine(target: str, rows: list[Row], model: str | None, moments: Mapping[str, float], around: float) -> Row:
+    """A target's state at the moments and between, from its ticks by time."""
+    # The engine may call the model by another name.
+    rows = [row for row in rows if row["model"] == model] or rows
+    start, end = moment(moments["start"]), moment(moments["end"])
+    states = {name: _at(rows, moment(when)) for name, when in moments.items()}
+    ticks = [row for row in rows if row["time"] >= start - timedelta(seconds=around)]
+    during = [row for row in ticks if start <= row["time"] <= end]
+    known = [row for state in states.values() for row in state]
+    at = {name: [_state(row) for row in state] for name, state in states.items()}
     return {
         "target": target,
-        "instance": next((row["instance"] for row in [*states, *ticks]), None),
-        "at": {name: rows[0] if len(rows) == 1 else rows or None for name, rows in at.items()},
-        "lifetime": _lifetime([*states, *during], at["start"], at["end"]),
+        "instance": next((row["instance"] for row in [*known, *ticks]), None),
+        "at": {name: state[0] if len(state) == 1 else state or None for name, state in at.items()},
+        "lifetime": _lifetime([*known, *during], at["start"], at["end"]),
         "ticks": [_state(row) for row in thin(ticks)],
     }
 
 
+def _at(rows: Sequence[Row], when: datetime) -> list[Row]:
+    """The last tick at or before a moment, and not long before, of each model and rank."""
+    oldest = when - timedelta(seconds=RECENT_SECONDS)
+    last = {(row["model"] or "", row["rank"] or ""): row for row in rows if oldest <= row["time"] <= when}
+    return [last[key] for key in sorted(last)]
+
+
 def _state(row: Row) -> Row:
     """A tick without what it does not say."""
-    return {name: value for name, value in row.items() if value is not None and name != "moment"}
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _lifetime(rows: Sequence[Row], at_start: Sequence[Row], at_end: Sequence[Row]) -> Row:
@@ -271,13 +288,15 @@ def _gpus(
     if not engines:
         return {"by": None, "certain": False, "note": "no engine, no GPU", "gpus": []}
     wanted = {node for engine in engines for node in _nodes(engine, configured)}
-    have = pages.gpu_nodes(start=life[0] - around, end=life[1] + around)
-    matching = sorted(wanted & set(have))
-    if not matching:
+    start, end = life[0] - around, life[1] + around
+    ticks = reads.gpu_states(start=start, end=end, nodes=sorted(wanted))
+    if not ticks:
+        have = pages.gpu_nodes(start=start, end=end)
         others = f"GPUs of {len(have)} other node(s) are" if have else "no GPU is"
         note = f"{others} known for that time; none on {' or '.join(sorted(wanted)) or 'a node that the engine names'}"
         return {"by": None, "certain": False, "note": note, "gpus": []}
-    gpus = [gpu for node in matching for gpu in _cards(reads, node, *life, around)]
+    gpus = _cards(ticks, *life)
+    matching = sorted({gpu["node"] for gpu in gpus})
     return {
         "by": "node",
         "certain": found.certain and len({gpu["gpu"] for gpu in gpus}) == 1,
@@ -298,12 +317,12 @@ def _nodes(engine: Row, configured: Sequence[Row]) -> set[str]:
     return {platform.node() if host in LOOPBACK else host} - {""}
 
 
-def _cards(reads: Reads, node: str, start: float, end: float, around: float) -> list[Row]:
-    ticks: dict[str, list[Row]] = {}
-    for row in reads.gpu_states(start=start - around, end=end + around, node=node):
-        ticks.setdefault(row["gpu"], []).append(_state(row))
+def _cards(states: Sequence[Row], start: float, end: float) -> list[Row]:
+    ticks: dict[tuple[str, str], list[Row]] = {}
+    for row in states:
+        ticks.setdefault((row["node"], row["gpu"]), []).append(_state(row))
     cards = []
-    for gpu, rows in ticks.items():
+    for (node, gpu), rows in ticks.items():
         during = [row for row in rows if start - 1 <= row["time"].timestamp() <= end]
         cards.append(
             {

@@ -20,17 +20,21 @@ class Followers:
         self._database = database
         self._least_run = least_run
 
-    def step(self) -> int:
-        """Goes on from where they are, for a bounded time; gives the rows gone through.  Raises duckdb.Error."""
+    def step(self) -> None:
+        """Goes on from where they are, for a bounded time.  Raises duckdb.Error."""
+        self.follow(STEP_SECONDS)
+
+    def follow(self, seconds: float) -> int:
+        """The same, for so long at most; gives the rows gone through, 0 where there is nothing to do."""
         connection = self._database.cursor()
         try:
-            return self._step(connection)
+            return self._follow(connection, perf_counter() + seconds)
         finally:
             with suppress(duckdb.Error):
                 connection.close()
 
-    def _step(self, connection: duckdb.DuckDBPyConnection) -> int:
-        until, done, rows = perf_counter() + STEP_SECONDS, 0, 1
+    def _follow(self, connection: duckdb.DuckDBPyConnection, until: float) -> int:
+        done, rows = 0, 1
         while rows and perf_counter() < until:
             rows = sum(extend(connection, places, self._least_run) for places in (SPAN_PLACES, SCORE_PLACES))
             rows += extend_cells(connection)

@@ -113,14 +113,10 @@ class Reads:
 
         return self.together(found)
 
-    def engine_states(
-        self, *, start: float, end: float, target: str | None = None, model: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Ticks of `engine_state` in [start, end], of one target or of all that serve a model."""
-        return self._fetch(
-            _named("engine_states"),
-            {"start": moment(start), "end": moment(end), "target": target, "model": model},
-        )
+    def engine_states(self, *, start: float, end: float, targets: Sequence[str]) -> list[dict[str, Any]]:
+        """Ticks of `engine_state` in [start, end] of these targets, by time."""
+        parameters = {"start": moment(start), "end": moment(end), "targets": list(targets)}
+        return self._fetch(_named("engine_states"), parameters)
 
     def engine_state_at(self, *, at: Sequence[float], target: str | None, model: str | None) -> list[dict[str, Any]]:
         """The last tick at or before each moment (at most 60 s old), for each matching target; ASOF."""
@@ -129,9 +125,10 @@ class Reads:
             {"moments": [moment(item) for item in at], "target": target, "model": model},
         )
 
-    def gpu_states(self, *, start: float, end: float, node: str | None = None) -> list[dict[str, Any]]:
-        """Ticks of `gpu_state` in [start, end], of one node or of all."""
-        return self._fetch(_named("gpu_states"), {"start": moment(start), "end": moment(end), "node": node})
+    def gpu_states(self, *, start: float, end: float, nodes: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Ticks of `gpu_state` in [start, end], of some nodes or of all, by node and time."""
+        parameters = {"start": moment(start), "end": moment(end), "nodes": None if nodes is None else list(nodes)}
+        return self._fetch(_named("gpu_states"), parameters)
 
     # --- scores -----------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,10 @@ session, `squares` is the sum of (A - cB)^2 over sessions, `cross` that of (A - 
 From them comes the sum of (A - mB)^2 for any mean m; `centre`, c, is near the mean so that little is lost to rounding.
 A session is one tenant's: two tenants may name theirs alike.
 
-Sums over five minutes are kept in `score_cells`: by evaluator, tenant and model, and by evaluator and tenant over all
-models.  Cells can be added up where their sessions are apart, so each of the two answers what it can exactly; the
-rest is summed from the scores.  Cells follow the scores at a distance: what a later commit has touched is summed anew.
+Sums over five minutes are kept in `score_cells` by evaluator, and by tenant and model, by one of them, or by neither
+(their grain): sessions that use several models cannot be told from sums by model, so each question has its grain.  What
+asks for other intervals or dimensions is summed from the scores.  Cells follow the scores at a distance: what a later
+commit has touched is summed anew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ IN_CELL = f"time_bucket(INTERVAL {CELL_SECONDS} SECONDS, subject_time)"
 # What the cells know of a score, and under which name.
 CELL_COLUMNS = frozenset({"evaluator", "tenant", "model"})
 EVERY = Selection()
+# The dimensions by which cells are, beside the evaluator.
+GRAINS = ((), ("model",), ("tenant",), ("model", "tenant"))
 
 
 def _chosen(keys: Mapping[str, str], condition: str) -> str:
@@ -146,8 +149,8 @@ def _inside(selection: Selection) -> tuple[Selection | None, list[Selection]]:
 
 def _of_cells(connection: duckdb.DuckDBPyConnection, scope: Scope, selection: Selection, by: Sequence[str]) -> pa.Table:
     condition, parameters = where(scope, selection, time="bucket", allowed=CELL_COLUMNS, aliases={})
-    # Sessions are apart between models only in the cells that know the model.
-    grain = "model" if "model" in {*by, *selection.filters} else "tenant"
+    asked = {*by, *selection.filters, *(() if scope.tenants is None else ("tenant",))}
+    grain = _grain([name for name in ("model", "tenant") if name in asked])
     chosen = (
         f"FROM score_cells WHERE grain = '{grain}' AND {condition}"
         " AND (bucket, evaluator) NOT IN (SELECT (bucket, evaluator) FROM late_cells)"
@@ -200,7 +203,7 @@ def extend_cells(connection: duckdb.DuckDBPyConnection) -> int:
     touched = _touched(connection, after, through)
     connection.register("late_cells", touched)
     try:
-        cells = [_cells(connection, touched, grain, through) for grain in ("model", "tenant")] if touched else []
+        cells = [_cells(connection, touched, grain, through) for grain in GRAINS] if touched.num_rows else []
         connection.begin()
         try:
             connection.execute(
@@ -220,10 +223,13 @@ def extend_cells(connection: duckdb.DuckDBPyConnection) -> int:
     return int(rows)
 
 
-def _cells(connection: duckdb.DuckDBPyConnection, touched: pa.Table, grain: str, through: int) -> pa.Table:
-    keys = {"bucket": IN_CELL, "evaluator": "evaluator", "tenant": "tenant", "grain": f"'{grain}'"}
-    if grain == "model":
-        keys["model"] = SCORE_ALIASES["model"]
+def _grain(names: Sequence[str]) -> str:
+    return " ".join(names)
+
+
+def _cells(connection: duckdb.DuckDBPyConnection, touched: pa.Table, grain: Sequence[str], through: int) -> pa.Table:
+    keys = {"bucket": IN_CELL, "evaluator": "evaluator", "grain": f"'{_grain(grain)}'"}
+    keys |= {name: SCORE_ALIASES.get(name, name) for name in grain}
     starts = touched.column("bucket").to_pylist()
     chosen = _chosen(
         keys,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from fastapi.responses import Response
 
 
@@ -30,7 +31,16 @@ def plain(value: Any) -> Any:
 
 def dumps(value: Any) -> bytes:
     """UTF-8 JSON; text that UTF-8 cannot hold is replaced."""
-    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, default=str).encode("utf-8", "replace")
+    try:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS)
+    except (TypeError, ValueError):
+        # What orjson refuses: text that UTF-8 cannot hold, numbers beyond 64 bits.
+        return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, default=str).encode("utf-8", "replace")
+
+
+def _plain(value: Any) -> Any:
+    found = plain(value)
+    return str(value) if found is value else found
 
 
 class Answer(Response):

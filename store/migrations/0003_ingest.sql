@@ -60,7 +60,7 @@ CREATE OR REPLACE VIEW requests AS SELECT * FROM spans WHERE is_request;
 CREATE TABLE span_places (trace_hash UBIGINT, first_time TIMESTAMPTZ, last_time TIMESTAMPTZ);
 CREATE TABLE score_places (trace_hash UBIGINT, first_time TIMESTAMPTZ, last_time TIMESTAMPTZ);
 
--- Sums of the scores of five minutes (see score_sums.py): by evaluator, tenant and model, or over all models.
+-- Sums of the scores of five minutes (see score_sums.py) by evaluator, and by what the grain names of tenant and model.
 CREATE TABLE score_cells (
     bucket TIMESTAMPTZ,
     grain VARCHAR,

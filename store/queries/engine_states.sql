@@ -1,5 +1,4 @@
 SELECT * FROM engine_state
 WHERE time >= $start AND time <= $end
-  AND ($target IS NULL OR target = $target OR instance = $target)
-  AND ($model IS NULL OR model = $model)
+  AND list_contains($targets::VARCHAR[], target)
 ORDER BY time, target, model, rank

@@ -1,3 +1,3 @@
 SELECT * FROM gpu_state
-WHERE time >= $start AND time <= $end AND ($node IS NULL OR node = $node)
-ORDER BY time, gpu
+WHERE time >= $start AND time <= $end AND ($nodes IS NULL OR list_contains($nodes::VARCHAR[], node))
+ORDER BY node, time, gpu

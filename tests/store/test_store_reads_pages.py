@@ -110,7 +110,7 @@ def test_page_behind_a_made_up_key_is_of_the_scope(store: Store, spans: list[dic
 @pytest.mark.parametrize("followed", [False, True], ids=["in_the_tail", "in_the_places"])
 def test_trace_is_found_whole_wherever_it_lies(store: Store, spans: list[dict[str, Any]], followed: bool) -> None:
     if followed:
-        assert Followers(store.database, least_run=1).step() == len(spans)
+        assert Followers(store.database, least_run=1).follow(60) == len(spans)
         late = {**spans[0], "span_id": "f" * 16, "start_time": moment(START + 500)}
         store.put("spans", late)
         spans = [*spans, late]
