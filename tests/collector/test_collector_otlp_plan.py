@@ -4,14 +4,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from otlp_support import DATA, body, spans_of
 
 from catalog.dialect import Conversion, Place, Source, of_attribute, of_place, sources
+from collector.otlp.attributes import by_key
 from collector.otlp.conversions import Context, convert
 from collector.otlp.dialects import MAX_KEYS, MAX_PLANS, Matcher
 from collector.otlp.messages import nested
 from collector.otlp.plan import MAX_KNOWN, MAX_KNOWN_BYTES, Plan
+from collector.otlp.rest import SPAN_KINDS, events_of
 
 CONTEXT = Context(1_795_470_000_000_000_000, 10_000, b"0123456789abcdef")
 Columns = dict[str, Any]
@@ -140,3 +145,13 @@ def test_what_a_plan_remembers_of_values_is_bounded() -> None:
         plan = plan_of(matcher, **{"gen_ai.provider.name": f"odd{number}", "error.type": "x" * number * 10})
     assert 0 < len(plan.known) <= MAX_KNOWN
     assert max(len(telling) for telling, _ in plan.known) <= MAX_KNOWN_BYTES
+
+
+@pytest.mark.parametrize("name", sorted(path.relative_to(DATA).as_posix() for path in DATA.glob("**/*traces*.pb.gz")))
+def test_recorded_spans_are_planned_as_they_are_read(name: str) -> None:
+    for _, scope, span in spans_of(ExportTraceServiceRequest.FromString(body(name))):
+        kind, attributes = SPAN_KINDS[span.kind], by_key(span.attributes)
+        events = events_of(span, failed=True)[1]
+        found = MATCHER.of_span(span.name, kind, scope.name, attributes, events, {}, CONTEXT)
+        found.pop("tenant", None)
+        assert found == plainly(span.name, kind, scope.name, attributes, events)
