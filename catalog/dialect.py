@@ -93,7 +93,8 @@ COLUMN_CONVERSIONS: Mapping[str, Conversion] = MappingProxyType(
 )
 # Not columns of `spans`, but what settles some of them once all is known (collector/otlp/settle.py):
 # a system prompt beside the messages; the tool calls of an answer whose text stands elsewhere; the metadata of an
-# observation besides its trace's; and which tokens the usage counts apart from input or output: cached, reasoning.
+# observation besides its trace's; and which tokens the usage counts apart from input or output: `cached`, `reasoning`,
+# or `rest`: what the total has besides the input is output.
 SETTLING = frozenset({"system_instructions", "answer_tool_calls", "own_metadata", "usage_apart"})
 KINDS = frozenset({"llm", "embedding", "retrieval", "tool", "agent", "chain", "other"})
 VANTAGES = frozenset({"client", "gateway", "frontend", "engine"})

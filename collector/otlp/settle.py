@@ -78,6 +78,9 @@ def _count(row: Row, apart: str | None) -> None:
         row["cost_usd"] = None  # of a call that failed
     cached = (row.get("cached_tokens") or 0) + (row.get("cache_creation_tokens") or 0)
     thought = row.get("reasoning_tokens") or 0
+    if apart == "rest" and given is not None and (row.get("total_tokens") or 0) > given:
+        row["output_tokens"] = row["total_tokens"] - given
+        return
     if not (cached or thought):
         return
     input_apart, output_apart = _apart(row, cached, thought, apart)
@@ -94,7 +97,7 @@ def _apart(row: Row, cached: int, thought: int, declared: str | None) -> tuple[b
     and Gemini count, which does not.  The total gives it away; without one, the client's dialect says it.
     """
     given, made, total = row.get("input_tokens"), row.get("output_tokens"), row.get("total_tokens")
-    if given is not None and cached and (row.get("cached_tokens") or 0) > given:
+    if given is not None and cached > given:
         return True, False
     if given is not None and made is not None and total is not None and total > given + made:
         missing = total - given - made
