@@ -22,15 +22,22 @@ class Found:
     source: str
     token: str = ""
     login: str = ""  # user:password, which no label shows
+    query: str = ""  # as it was given, taken unless relabelling changed a parameter
 
     def target(self, labels: Labels) -> Target:
         """The target that the labels describe, these or what relabelling made of them.  Raises ValueError."""
         scheme, path = labels.get(SCHEME) or "http", labels.get(PATH) or "/metrics"
-        query = [(name.removeprefix(PARAMETER), value) for name, value in labels.items() if name.startswith(PARAMETER)]
+        given, wanted = _parameters(self.labels), _parameters(labels)
+        query = self.query if given == wanted and self.query else urlencode(wanted, quote_via=quote)
         login = f"{self.login}@" if self.login else ""
         url = f"{scheme}://{login}{labels.get(ADDRESS, '')}{path if path.startswith('/') else '/' + path}"
         shown = {name: value for name, value in labels.items() if not name.startswith("__") and value}
-        return checked(f"{url}?{urlencode(query, quote_via=quote)}" if query else url, shown, self.token, self.source)
+        return checked(f"{url}?{query}" if query else url, shown, self.token, self.source)
+
+
+def _parameters(labels: Labels) -> dict[str, str]:
+    named = {name.removeprefix(PARAMETER): value for name, value in labels.items() if name.startswith(PARAMETER)}
+    return {name: value for name, value in named.items() if value}
 
 
 def of_url(url: str, labels: Labels, source: str, token: str = "") -> Found:
@@ -40,7 +47,7 @@ def of_url(url: str, labels: Labels, source: str, token: str = "") -> Found:
     place = {ADDRESS: address, SCHEME: parts.scheme, PATH: parts.path}
     # As in Prometheus, each parameter has one value.
     query = {PARAMETER + name: value for name, value in reversed(parse_qsl(parts.query, keep_blank_values=True))}
-    return Found({**place, **query, **labels}, source, token, login)
+    return Found({**place, **query, **labels}, source, token, login, parts.query)
 
 
 def of_address(address: str, labels: Labels, source: str) -> Found:

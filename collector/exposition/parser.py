@@ -68,12 +68,12 @@ class ExpositionParser:
         if openmetrics:
             text = _without_eof(text)
         lines = text.split("\n")
+        if len(lines) > self.limits.max_series and sum(map(_is_sample, lines)) > self.limits.max_series:
+            raise TooManySeries(self.limits.max_series)  # before any work is done for them
         parts = split(lines)
         scrape = self._fast(parts, openmetrics)
         if scrape is not None:
             return scrape
-        if len(lines) > self.limits.max_series and sum(map(_is_sample, lines)) > self.limits.max_series:
-            raise TooManySeries(self.limits.max_series)
         return self._slow(lines, parts, openmetrics, len(lines) if max_new is None else max_new)
 
     def _fast(self, parts: Parts, openmetrics: bool) -> Scrape | None:
@@ -82,7 +82,7 @@ class ExpositionParser:
         if skeleton is None or not skeleton.fits(parts, openmetrics):
             skeleton = self._pool.find(parts, openmetrics)
         values = skeleton.values(parts) if skeleton else None
-        if skeleton is None or values is None or len(values) > self.limits.max_series:
+        if skeleton is None or values is None:
             return None
         self._skeleton, self._layout = skeleton, skeleton.layout
         return Scrape(skeleton.layout, values, {}, {})

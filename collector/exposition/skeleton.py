@@ -20,8 +20,8 @@ class Parts(NamedTuple):
 
 def split(lines: Sequence[str]) -> Parts:
     """The lines' parts."""
-    heads, _, words = zip(*[line.rpartition(" ") for line in lines], strict=True)
-    return Parts(heads, words)
+    cut = [line.rpartition(" ") for line in lines]
+    return Parts(tuple(map(itemgetter(0), cut)), tuple(map(itemgetter(2), cut)))
 
 
 class Skeleton:

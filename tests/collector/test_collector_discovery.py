@@ -225,6 +225,14 @@ def test_relabelling_writes_where_and_how_to_scrape() -> None:
     assert "secret" not in repr(listed.list.chosen)
 
 
+def test_a_query_stays_as_it_was_given_unless_a_parameter_is_relabelled() -> None:
+    step = {"source_labels": ["__param_model"], "replacement": "y z", "target_label": "__param_model", "regex": "x"}
+    urls = ("http://a:1/m?all&model=x", "http://b:1/m?all&model=v&model=w")
+    steps = (RelabelSettings.model_validate(step),)
+    assert list(Listed(static=urls).targets().values()) == list(urls)
+    assert list(Listed(static=urls, relabel=steps).targets().values()) == ["http://a:1/m?model=y%20z", urls[1]]
+
+
 def test_what_is_left_out_says_why() -> None:
     listed = relabelled(
         {"source_labels": ["__address__"], "regex": "a:1", "action": "drop"},

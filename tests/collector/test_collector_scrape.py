@@ -309,6 +309,24 @@ async def test_all_of_them_at_once_leave_the_good_one_in_step(hosts: Hosts) -> N
     assert setup.count("tidegauge_loop_errors_total", loop="scrape") is None
 
 
+async def test_hundreds_that_hang_keep_nobody_waiting(hosts: Hosts) -> None:
+    urls = {f"hanging-{number}": f"{hosts.url}/hanging?{number}" for number in range(100)}
+    targets = [
+        {"url": url, "labels": {"instance": name}} for name, url in {**urls, "good": f"{hosts.url}/good"}.items()
+    ]
+    *hanging, good = await Setup(hosts, targets=targets, timeout=3, interval=5).scraper.once()
+    assert {result.reason for result in hanging} == {"timeout"}
+    assert (good.target.name, good.reason) == ("good", "")
+
+
+async def test_new_labels_with_every_scrape_are_refused_at_the_limit_and_the_good_one_goes_on(hosts: Hosts) -> None:
+    setup = Setup(hosts, "good", "exploding", max_series=5_000, interval=30, timeout=20)
+    rounds = [[result.reason for result in await setup.scraper.once()] for _ in range(4)]
+    # 3,000 at first, 3,000 new ones of the hour's 5,000, and no more.
+    assert rounds == [["", ""], ["", ""], ["", "too_many_series"], ["", "too_many_series"]]
+    assert setup.status("exploding").samples == 3_000
+
+
 async def test_a_scrape_asks_for_openmetrics_and_gzip_and_reads_both(hosts: Hosts) -> None:
     setup = Setup(hosts, "good", "good_gzip")
     results = await setup.scraper.once()
