@@ -52,6 +52,7 @@ from service.incidents import Incidents
 from service.listeners import AddressTaken, HttpListener, Watch, bind
 from service.recordings import Recordings
 from service.replay.recorder import Recorder
+from service.store_watch import StoreWatch
 from service.version import VERSION
 from store.database import Database
 from store.followers import Followers
@@ -60,6 +61,7 @@ from store.writer import Writer
 
 LOG = logging.getLogger("tidegauge.service")
 GAUGES_EVERY_SECONDS = 10.0
+STORE_EVERY_SECONDS = 2.0
 FOLLOW_EVERY_SECONDS = 60.0
 COUNT_EVERY_SECONDS = 2.0
 
@@ -85,6 +87,7 @@ class Service:
         self.database = Database(config.data, config.store)
         self.writer = Writer(self.database, self.clock, self.metrics, config.store)
         self.reads = Reads(self.database)
+        self.store_watch = StoreWatch(self.database, self.clock, self.metrics, config.store.retention)
         self.keys = KeyStore(config.data, self.clock)
         self._collectors(transform)
         self._evals()
@@ -158,8 +161,8 @@ class Service:
                 {"name": item.name, "version": item.version, "asks": item.asks} for item in self.runner.evaluators
             ],
             signals=lambda: [signal.model_dump(mode="json") for signal in self.config.drift.signals],
-            problems=lambda: list(self._problems),
-            warnings=lambda: list(self._warnings),
+            problems=lambda: [*self._problems, *self.store_watch.problems()],
+            warnings=lambda: [*self._warnings, *self.store_watch.warnings()],
             ledger=self.receiver.ledger,
             listeners=lambda: list(self._listeners.values()),
             cors_origins=self.config.otlp.cors_origins,
@@ -199,7 +202,16 @@ class Service:
         await main.start()
         self._http.append(main)
         self._up("http", True)
-        locate.announce(self.config.data, f"http://{self.config.listen}", self._local_token)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tells commands on this machine where the service is; a full disk must not keep it from starting."""
+        try:
+            locate.announce(self.config.data, f"http://{self.config.listen}", self._local_token)
+        except OSError as error:
+            problem = f"{self.config.data}: {error.strerror}; commands on this machine do not find the service"
+            LOG.warning("not_announced", extra={"problem": problem})
+            self._warnings.append(problem)
 
     def start_loops(self) -> None:
         """Starts collecting, scoring and testing by the clock."""
@@ -212,6 +224,7 @@ class Service:
             self._spawn("remote_write", endpoint.run())
         self._spawn("recordings", self.recordings.run())
         self._spawn("followers", self._every(FOLLOW_EVERY_SECONDS, "followers", self.followers.step))
+        self._spawn("store", self._every(STORE_EVERY_SECONDS, "store", self.store_watch.step))
         self._spawn("gauges", self._every(GAUGES_EVERY_SECONDS, "gauges", self.gauges.step))
 
     async def stop(self) -> None:

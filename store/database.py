@@ -88,6 +88,8 @@ class Database:
             "memory_limit": settings.memory_limit,
             "threads": settings.threads,
             "checkpoint_threshold": _bytes(self._folds_at),
+            # Commits wait while a checkpoint rewrites row groups; see retention.py for what is done instead.
+            "max_vacuum_tasks": 0,
             "temp_directory": str(self.directory / "tmp"),
             # Nothing that a query says may reach files or the network.
             "autoinstall_known_extensions": False,

@@ -133,22 +133,22 @@ class StoreHealth:
         """Bytes of the write-ahead log at which to fold it into the database, while there is room to; 0 is never.
 
         Folding writes about as much as the log holds before it gives the log's own space back, and a fold that finds
-        the disk full takes the whole database down.  So half of what is above the reserve is the most it may hold.
+        the disk full takes the whole database down.  So the log takes half of what is above the reserve at most.
         """
         try:
             free, reserve, _ = self._space()
         except OSError:
             return 0
         wal = self._wal_bytes()
-        most = (free + wal - reserve) // 2
-        return min(self._fold_at, most) if most >= LEAST_FOLD_BYTES and wal <= free else 0
+        if wal + LEAST_FOLD_BYTES > free:
+            return 0
+        return min(self._fold_at, max((free + wal - reserve) // 2, LEAST_FOLD_BYTES))
 
     def _space(self) -> tuple[int, int, bool]:
         """Bytes free to us, the reserve, and whether the disk is read-only."""
         stat = os.statvfs(self._directory)
-        reserve = self._reserve
-        if reserve is None:
-            reserve = min(DEFAULT_RESERVE_BYTES, int(stat.f_blocks * stat.f_frsize * DEFAULT_RESERVE_SHARE))
+        share = int(stat.f_blocks * stat.f_frsize * DEFAULT_RESERVE_SHARE)
+        reserve = min(DEFAULT_RESERVE_BYTES, share) if self._reserve is None else int(self._reserve)
         return stat.f_bavail * stat.f_frsize, reserve, bool(stat.f_flag & os.ST_RDONLY)
 
     def _wal_bytes(self) -> int:

@@ -55,4 +55,77 @@ RULES = (
         ),
         silent=(Case("plenty", {_FREE: "{disk_free_bytes*20}x10"}, "4m", every="1m"),),
     ),
+    Rule(
+        name="TidegaugeStoreRefuses",
+        expr='max by (trouble) (tidegauge_store_trouble{trouble!="corrupt"}) == 1',
+        hold="1m",
+        severity=Severity.PAGE,
+        summary="Tidegauge stores nothing: {{ $labels.trouble }}",
+        description="Whatever comes is answered with 503 or UNAVAILABLE, and exporters keep it for minutes at most. "
+        "/readyz says what is wrong; it ends by itself when the disk takes data again.",
+        runbook="store-refuses",
+        dashboard="itself",
+        fires=(
+            Case(
+                "the reserve is reached",
+                {'tidegauge_store_trouble{trouble="disk_low"}': "0x4 1x20"},
+                "10m",
+                labels={"trouble": "disk_low"},
+                value=1,
+                every="1m",
+            ),
+        ),
+        silent=(
+            Case(
+                "room is made at once", {'tidegauge_store_trouble{trouble="disk_low"}': "0x4 1 0x20"}, "10m", every="1m"
+            ),
+            Case("blocks are damaged", {'tidegauge_store_trouble{trouble="corrupt"}': "1x20"}, "10m", every="1m"),
+        ),
+    ),
+    Rule(
+        name="TidegaugeStoreDamaged",
+        expr='max (tidegauge_store_trouble{trouble="corrupt"}) == 1',
+        severity=Severity.PAGE,
+        summary="Blocks of Tidegauge's database are damaged",
+        description="What stands in them cannot be read; the rest can, and new rows are stored.",
+        runbook="store-damaged",
+        dashboard="itself",
+        fires=(
+            Case(
+                "a block is damaged",
+                {'tidegauge_store_trouble{trouble="corrupt"}': "0x4 1x20"},
+                "10m",
+                value=1,
+                every="1m",
+            ),
+        ),
+        silent=(Case("the disk is full", {'tidegauge_store_trouble{trouble="disk_full"}': "1x20"}, "10m", every="1m"),),
+    ),
+    Rule(
+        name="TidegaugeStoreAtItsBound",
+        expr='sum (increase(tidegauge_store_deleted_rows_total{reason="size"}[{6h}])) > 0',
+        severity=Severity.TICKET,
+        summary="{{ $value | humanize }} rows were deleted before their time to keep within store.retention.max_bytes",
+        description="The database holds less history than its retention says. Raise the bound, shorten the retention, "
+        "or capture less content.",
+        runbook="disk-full",
+        dashboard="itself",
+        fires=(
+            Case(
+                "the bound is reached",
+                {'tidegauge_store_deleted_rows_total{table="spans",reason="size"}': "0x100 1000x400"},
+                "5h",
+                value=1000,
+                every="1m",
+            ),
+        ),
+        silent=(
+            Case(
+                "only what is old goes",
+                {'tidegauge_store_deleted_rows_total{table="spans",reason="age"}': "0+10x400"},
+                "5h",
+                every="1m",
+            ),
+        ),
+    ),
 )

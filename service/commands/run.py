@@ -19,7 +19,7 @@ from service.demo_view import LiveView, print_summary
 from service.listeners import AddressTaken
 from service.replay.recording import Recording, RecordingError
 from service.runtime import NotSafeToListen, Service
-from store.database import StoreCorrupt, StoreLocked, StoreTooNew
+from store.database import StoreUnreadable
 
 # Fast enough that a newcomer sees drift and an alert within a minute, slow enough to watch.
 LIVE_SPEED, ONCE_SPEED = 20.0, 30.0
@@ -36,7 +36,7 @@ def serve(config: ConfigFile = None, data: DataDirectory = None) -> None:
     provider = telemetry.start(loaded.telemetry.otlp_endpoint)
     try:
         asyncio.run(_serve(loaded, provider))
-    except (AddressTaken, NotSafeToListen, StoreLocked, StoreCorrupt, StoreTooNew) as error:
+    except (AddressTaken, NotSafeToListen, StoreUnreadable) as error:
         fail(f"tidegauge: {error}")
     finally:
         if provider is not None:
