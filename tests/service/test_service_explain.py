@@ -289,3 +289,14 @@ def test_without_a_service_it_says_so_and_who_has_its_ports(tmp_path: Path) -> N
     assert (done.exit_code, found["seen"]) == (1, False)
     assert [item["code"] for item in found["findings"]] == ["not_running", "taken"]
     assert taken in found["findings"][1]["text"]
+
+
+def test_check_live_says_what_arrived_too(tmp_path: Path) -> None:
+    free = config(tmp_path / "data")
+    (tmp_path / "tidegauge.yaml").write_text(
+        json.dumps(
+            {"listen": free.listen, "otlp_http": free.otlp_http, "otlp_grpc": free.otlp_grpc, "data": str(free.data)}
+        )
+    )
+    done = CliRunner().invoke(app, ["check", "-c", str(tmp_path / "tidegauge.yaml"), "--live", "--json"])
+    assert [item["code"] for item in json.loads(done.stdout)["arrivals"]] == ["not_running"]
