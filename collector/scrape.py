@@ -96,7 +96,6 @@ class Scraper:
             await self._stop(list(self._loops))
             await self._hand_rows()
             await session.close()
-            self._parsing.shutdown(wait=False)
 
     async def once(self) -> list[ScrapeResult]:
         """Every target scraped now, at the same time: for `tidegauge check --live`."""

@@ -417,6 +417,14 @@ async def test_stopping_twice_or_before_the_start_is_harmless(hosts: Hosts) -> N
     assert setup.scraper.statuses() == []
 
 
+async def test_after_a_stop_it_can_be_started_again(hosts: Hosts) -> None:
+    setup = Setup(hosts, "good", parse_in_thread_above=0)
+    for _ in range(2):
+        setup.results.clear()
+        await setup.runs(lambda: any(result.ok for result in setup.results))
+    assert setup.count("tidegauge_loop_errors_total", loop="scrape") is None
+
+
 async def test_a_scrape_in_a_thread_does_not_outlive_the_stop(hosts: Hosts) -> None:
     setup = Setup(hosts, "big", interval=0.5, timeout=0.5, max_series=100_000)
     await setup.runs(lambda: hosts.rounds > 0)
