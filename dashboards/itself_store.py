@@ -48,6 +48,20 @@ STORE = Row(
             "reason",
             next="Disk",
         ),
+        rate(
+            "Remote write",
+            "Samples by endpoint. `dropped`: the queue was full; `rejected`: the endpoint did not want them.",
+            "tidegauge_remote_write_samples_total",
+            "endpoint, status",
+            next="Remote write lag",
+        ),
+        rate(
+            "Remote write requests",
+            "`retried` for long: the endpoint is down; the log says what it answers.",
+            "tidegauge_remote_write_requests_total",
+            "endpoint, outcome",
+            next="Remote write lag",
+        ),
         timeseries(
             "Remote write lag",
             "Age of the oldest samples that wait on disk.",
