@@ -8,9 +8,9 @@ import pkgutil
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from evals import evaluators
 from evals.evaluator import AsyncEvaluator, Evaluator, Sample, Scale, Score
@@ -50,15 +50,14 @@ class Configured:
 
     def score(self, sample: Sample) -> Score:
         """The score of an evaluator that scores at once."""
-        assert isinstance(self.evaluator, Evaluator)
-        return self.evaluator.score(sample)
+        return cast(Evaluator, self.evaluator).score(sample)
 
     async def ask(self, sample: Sample) -> Score:
         """The score of an evaluator that asks somebody else."""
-        assert isinstance(self.evaluator, AsyncEvaluator)
-        return await self.evaluator.ask(sample)
+        return await cast(AsyncEvaluator, self.evaluator).ask(sample)
 
-    @property
+    # Asked for every score, and looking at all members of a protocol takes longer than many a score.
+    @cached_property
     def asks(self) -> bool:
         """Whether it asks somebody else, and so has to be awaited."""
         return isinstance(self.evaluator, AsyncEvaluator)

@@ -13,6 +13,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from time import perf_counter
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -41,6 +42,8 @@ CURSOR, JUDGE_CURSOR = "evals", "evals.judge"
 # What has to be known to choose; content is looked at of chosen requests only.
 CHOOSING = ["trace_id", "span_id", "scope", "status", "response_model", "request_model", *set(WHERE) - {"model"}]
 CHUNK = 500
+# Scoring so many takes tens of milliseconds, in which everybody else has to wait for turns.
+STRETCH = 100
 # No read, no chunk and no commit takes so long unless something hangs.
 DEADLINE_SECONDS = 120.0
 SHUTDOWN_SECONDS = 10.0
@@ -87,8 +90,11 @@ class EvalRunner:
         metrics: Instruments,
         judge: JudgeClient | None = None,
         evaluators: Mapping[str, Configured] | None = None,
+        under_load: Callable[[], bool] = lambda: False,
     ) -> None:
         """`judge` is closed by whoever made it; `evaluators`, by name, take the place of those that the policies name.
+
+        `under_load` says whether requests are coming in, which go before scoring.
 
         Raises ValueError if a policy asks for a judge and there is none.
         """
@@ -99,6 +105,7 @@ class EvalRunner:
         self._metrics = metrics
         self._labels = Labels(metrics)
         self._tracer = trace.get_tracer("tidegauge.evals")
+        self._under_load = under_load
         self._policies = settings.effective_policies()
         self._evaluators = dict(configured(settings, judge) if evaluators is None else evaluators)
         self._asks = any(evaluator.asks for evaluator in self._evaluators.values())
@@ -160,11 +167,20 @@ class EvalRunner:
         # A page is whole commits, and may be far longer than asked for.
         for start in range(0, page.num_rows, CHUNK):
             chosen = await _in(self._thread, partial(self._choose, page.slice(start, CHUNK), False))
-            rows = await _in(self._thread, partial(self._score, chosen))
+            rows = []
+            for first in range(0, len(chosen), STRETCH):
+                began = perf_counter()
+                rows += await _in(self._thread, partial(self._score, chosen[first : first + STRETCH]))
+                await self._rest(perf_counter() - began)
             last = start + CHUNK >= page.num_rows
             await self._store(rows, dict.fromkeys(cursors, _last(page)) if last else {})
             report = report.plus(rows)
         return replace(report, requests=report.requests + page.num_rows)
+
+    async def _rest(self, worked: float) -> None:
+        """Leaves the processor to what comes in, in proportion to the time that was worked."""
+        if self._under_load():
+            await self._clock.sleep(worked * (1 / self._settings.share_under_load - 1))
 
     async def step_judge(self, settled_before: float | None = None) -> StepReport:
         """Scores everything that is stored and settled with the evaluators that ask somebody else.

@@ -170,6 +170,13 @@ class EvalSettings(_Settings):
     interval_seconds: float = Field(
         default=1.0, gt=0, le=3_600, description="time between two rounds when there is nothing to do"
     )
+    share_under_load: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="of its time that scoring works while requests are coming in, which go first; "
+        "what waits for it is `tidegauge_eval_backlog`",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -135,7 +135,9 @@ class Service:
         if config.evals.judges and config.evals.judge is not None:
             used = judge_tokens_today(self.reads, clock)
             self.judge = JudgeClient(config.evals.judge, clock, metrics, random.Random(), used)
-        self.runner = EvalRunner(config.evals, self.reads, self.writer, clock, metrics, self.judge)
+        self.runner = EvalRunner(
+            config.evals, self.reads, self.writer, clock, metrics, self.judge, under_load=self.receiver.busy
+        )
         self.counting = RequestCounting(
             self.reads, RequestMetrics(metrics, config.otlp.request_metrics), clock, config.evals.settle_seconds
         )

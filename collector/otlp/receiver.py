@@ -126,6 +126,10 @@ class OtlpReceiver:
             outcome.outcome, outcome.message, outcome.signal, retry_after=self.settings.retry_after_seconds
         )
 
+    def busy(self) -> bool:
+        """Whether requests are being handled just now."""
+        return self._inflight > 0
+
     def close(self) -> None:
         """Stops decoding; may be called twice.  What was submitted is the store's."""
         self._closed = True

@@ -94,9 +94,13 @@ class House:
     def take(self, table: pa.Table) -> None:
         self.writer.submit(Batch({"spans": table})).result(10)
 
-    def runner(self, writer: Any = None, evaluators: Any = None, **settings: Any) -> EvalRunner:
-        chosen = EvalSettings(**settings)
-        made = EvalRunner(chosen, self.reads, writer or self.writer, self.clock, self.metrics, evaluators=evaluators)
+    def runner(
+        self, writer: Any = None, evaluators: Any = None, under_load: bool = False, **settings: Any
+    ) -> EvalRunner:
+        chosen, writes = EvalSettings(**settings), writer or self.writer
+        made = EvalRunner(
+            chosen, self.reads, writes, self.clock, self.metrics, None, evaluators, under_load=lambda: under_load
+        )
         self.runners.append(made)
         return made
 
@@ -343,6 +347,15 @@ def test_scored_once_after_kill_nine(house: House, when: str) -> None:
     assert 4 * 8 <= len(house.scores()) <= 5 * 8
     asyncio.run(house.runner().step(house.clock.time + 1))
     assert per_evaluator(house) == dict.fromkeys(CHEAP, 20)
+
+
+@pytest.mark.parametrize("under_load", [True, False], ids=["under-load", "at-rest"])
+def test_scoring_rests_while_requests_come_in_and_scores_them_all(house: House, under_load: bool) -> None:
+    house.take(spans(8))
+    began = house.clock.time
+    asyncio.run(house.runner(under_load=under_load, share_under_load=0.01).step(began + 1))
+    assert (house.clock.time > began) is under_load
+    assert per_evaluator(house) == dict.fromkeys(CHEAP, 8)
 
 
 # --- evaluators that ask ---------------------------------------------------------------------------------------------
