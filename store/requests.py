@@ -134,6 +134,10 @@ class RequestResolver:
         self._answers: Answers[Span] = Answers()
         self._fills: list[Fill] = []
 
+    def holds(self, trace_id: str) -> bool:
+        """Whether the trace is remembered."""
+        return trace_id in self._traces
+
     def fills(self) -> list[Fill]:
         """What is to be filled in after the last `resolve`; given once."""
         made, self._fills = self._fills, []

@@ -2,18 +2,38 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
 import duckdb
 import pyarrow as pa
 
 from store.contents import ContentIntake
-from store.spans import UPDATE, SpanIntake
+from store.feed import Statement
+from store.spans import SpanIntake
 from store.tables import TABLES
 
 # Tables whose rows are known by an id: a known score is dropped, a known incident replaced.
 KNOWN_ONCE = {"scores": "score_id"}
 REPLACED = frozenset({"incidents"})
+
+
+class Inserts:
+    """Statements that insert rows, planned once for a connection."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._statements = {
+            name: Statement(connection, f"insert_{name}", schema, partial(_insert, name, schema))
+            for name, schema in TABLES.items()
+        }
+
+    def run(self, name: str, rows: pa.Table) -> None:
+        """Inserts rows of the named table in the open transaction; raises duckdb.Error."""
+        self._statements[name].run(rows)
+
+
+def _insert(name: str, schema: pa.Schema, rows: str) -> str:
+    verb = "INSERT OR REPLACE" if name in REPLACED else "INSERT"
+    return f"{verb} INTO {name} BY NAME SELECT {', '.join(schema.names)} FROM {rows}"
 
 
 class Rows:
@@ -28,31 +48,35 @@ class Rows:
         committed_at: float,
     ) -> None:
         self._connection = connection
-        self._intake = intake
+        self.intake = intake
         self.contents = contents
         self.seq = seq
         self.committed_at = committed_at
-        self.intake = intake
         self._parts: dict[str, list[pa.Table]] = {}
         self._taken: dict[str, set[str]] = {name: set() for name in KNOWN_ONCE}
 
-    def take(self, tables: Mapping[str, pa.Table]) -> tuple[dict[str, int], dict[str, int]]:
-        """Adds a submission's rows; gives the rows taken and dropped as duplicates, by table."""
-        stored, duplicates = {}, {}
-        for name, table in tables.items():
-            fresh = self._fresh(name, table)
-            stored[name] = fresh.num_rows
-            duplicates[name] = table.num_rows - fresh.num_rows
-            self._parts.setdefault(name, []).append(fresh)
-        return stored, duplicates
+    def take(self, group: Sequence[Mapping[str, pa.Table]]) -> list[tuple[dict[str, int], dict[str, int]]]:
+        """Adds submissions' rows; gives of each the rows taken and dropped as duplicates, by table."""
+        spans = iter(self._fresh_spans([tables["spans"] for tables in group if "spans" in tables]))
+        results = []
+        for tables in group:
+            stored, duplicates = {}, {}
+            for name, table in tables.items():
+                fresh = next(spans) if name == "spans" else self._fresh(name, table)
+                stored[name] = fresh.num_rows
+                duplicates[name] = table.num_rows - fresh.num_rows
+                self._parts.setdefault(name, []).append(fresh)
+            results.append((stored, duplicates))
+        return results
 
     def tables(self) -> dict[str, pa.Table]:
         """The collected rows by table."""
         return {name: pa.concat_tables(parts) for name, parts in self._parts.items()}
 
+    def _fresh_spans(self, parts: Sequence[pa.Table]) -> Sequence[pa.Table]:
+        return self.intake.fresh(parts, self.seq) if parts else ()
+
     def _fresh(self, name: str, table: pa.Table) -> pa.Table:
-        if name == "spans":
-            return self._intake.fresh(table)
         if name in ("log_records", "span_contents"):
             return self.contents.fresh(name, table)
         if name in KNOWN_ONCE:
@@ -71,7 +95,7 @@ class Rows:
 
 
 def write(
-    connection: duckdb.DuckDBPyConnection, rows: Rows, cursors: Sequence[Mapping[str, int]]
+    connection: duckdb.DuckDBPyConnection, inserts: Inserts, rows: Rows, cursors: Sequence[Mapping[str, int]]
 ) -> dict[str, pa.Table]:
     """Writes the rows and moves the cursors in the open transaction; gives the rows as written, by table."""
     written = {}
@@ -80,11 +104,8 @@ def write(
         if table.num_rows == 0:
             continue
         if name == "spans":
-            table, updates = rows.intake.decide(table, rows.committed_at)
-            if updates.num_rows:
-                _execute(connection, UPDATE, updates, [min(updates.column("start_time").to_pylist())])
-        verb = "INSERT OR REPLACE" if name in REPLACED else "INSERT"
-        _execute(connection, f"{verb} INTO {name} BY NAME SELECT * FROM incoming", table)
+            table = rows.intake.decide(table, rows.seq, rows.committed_at)
+        inserts.run(name, table)
         if name == "spans":
             rows.intake.write_fills()
         written[name] = table
@@ -93,18 +114,10 @@ def write(
     return written
 
 
-def _execute(
-    connection: duckdb.DuckDBPyConnection, sql: str, incoming: pa.Table, parameters: Sequence[Any] = ()
-) -> None:
-    connection.register("incoming", incoming)
-    try:
-        connection.execute(sql, list(parameters))
-    finally:
-        connection.unregister("incoming")
-
-
 def _stamp(name: str, table: pa.Table, rows: Rows) -> pa.Table:
     """Fills the columns that are the writer's to fill."""
+    # One array of each column, before others are computed from them.
+    table = table.combine_chunks()
     when = datetime.fromtimestamp(rows.committed_at, UTC)
     for column, value in (("commit_seq", rows.seq), ("committed_at", when)):
         index = TABLES[name].get_field_index(column)

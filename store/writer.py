@@ -22,7 +22,7 @@ from store.database import Database, explained
 from store.health import invalidated
 from store.settings import StoreSettings
 from store.spans import SpanIntake
-from store.transaction import Rows, write
+from store.transaction import Inserts, Rows, write
 
 
 class StoreOverloaded(Exception):
@@ -109,6 +109,7 @@ class Writer:
         with explained(self._database.path):
             self._intake = SpanIntake(self._connection, self._settings, self._clock.now())
             self._contents = ContentIntake(self._connection, self._settings, self._metrics, self._clock.now())
+            self._inserts = Inserts(self._connection)
             self._seq = self._last_seq()
         self._generation = generation
 
@@ -202,10 +203,10 @@ class Writer:
         connection = self._connection
         connection.begin()
         try:
-            with self._intake.transaction(), self._contents.transaction():
+            with self._intake.transaction(seq, now), self._contents.transaction():
                 rows = Rows(connection, self._intake, self._contents, seq, now)
-                results = [rows.take(submission.tables) for submission in group]
-                committed = write(connection, rows, [submission.batch.cursors for submission in group])
+                results = rows.take([submission.tables for submission in group])
+                committed = write(connection, self._inserts, rows, [submission.batch.cursors for submission in group])
                 connection.commit()
         except BaseException:
             with suppress(duckdb.Error):
@@ -231,7 +232,7 @@ class Writer:
             counters.tidegauge_store_rows_total.labels(table=name).inc(table.num_rows)
         spans = committed.get("spans")
         if spans is not None and spans.num_rows:
-            newest = max(spans.column("end_time").cast(pa.int64()).to_pylist())
+            newest = pc.max(spans["end_time"].cast(pa.int64())).as_py() or 0
             self._metrics.gauges.tidegauge_ingest_lag_seconds.set(max(now - newest / 1e6, 0.0))
 
     def _last_seq(self) -> int:
