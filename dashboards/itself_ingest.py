@@ -50,6 +50,14 @@ INGEST = Row(
             next="Commit duration",
         ),
         timeseries(
+            "Lag of the event loop",
+            "What everybody waits for his turn, scrapes and answers alike. Next: what came in; how much is scored.",
+            quantiles("tidegauge_event_loop_lag_seconds", ""),
+            warn=0.05,
+            bad=0.25,
+            next="Export requests",
+        ),
+        timeseries(
             "Bytes in flight",
             "Bodies being decoded or waiting; at the bound new ones are refused.",
             "max(tidegauge_ingest_inflight_bytes)",

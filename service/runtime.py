@@ -50,6 +50,7 @@ from service.gauges import StoreGauges
 from service.grpc_keys import admission
 from service.incidents import Incidents
 from service.listeners import AddressTaken, HttpListener, Watch, bind
+from service.loop_lag import watch
 from service.recordings import Recordings
 from service.replay.recorder import Recorder
 from service.store_watch import StoreWatch
@@ -217,6 +218,7 @@ class Service:
 
     def start_loops(self) -> None:
         """Starts collecting, scoring and testing by the clock."""
+        self._spawn("loop_lag", watch(self.metrics.histograms.tidegauge_event_loop_lag_seconds.observe))
         self._spawn("scrape", self.scraper.run())
         self._spawn("gpu", self.gpu.run())
         self._spawn("evals", self.runner.run())
