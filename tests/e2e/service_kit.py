@@ -60,6 +60,14 @@ class RunningService:
         self.stop()
 
     def start(self, timeout: float = 40.0) -> None:
+        """Returns once it is ready."""
+        self._start("/readyz", timeout)
+
+    def start_unready(self, timeout: float = 40.0) -> None:
+        """Returns once it answers."""
+        self._start("/healthz", timeout)
+
+    def _start(self, path: str, timeout: float) -> None:
         log = (self.directory / "service.log").open("ab")
         self.process = subprocess.Popen(
             [str(Path(sys.executable).with_name("tidegauge")), "serve", "-c", str(self.config)],
@@ -73,7 +81,7 @@ class RunningService:
             if self.process.poll() is not None:
                 raise AssertionError(f"the service ended at its start:\n{self.log()}")
             try:
-                self.get("/readyz")
+                self.get(path)
                 return
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.05)
