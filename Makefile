@@ -48,6 +48,7 @@ generate: $(STAMP_DEV)
 	$(BIN)/tidegauge dashboards build --out deploy/grafana/dashboards
 	$(BIN)/tidegauge alerts build --out deploy
 	$(BIN)/python -m catalog.docs
+	$(BIN)/python -m tests.collector.dialects_page
 	$(BIN)/python -m alerts.reference docs/alerts.md
 	$(BIN)/python -m service.config_reference
 	$(BIN)/python -m service.cli_reference

@@ -130,6 +130,9 @@ def _in_form(document: Any) -> bool:
 
 def _messages(document: Any, role: str) -> list[Any]:
     if isinstance(document, list):
+        if len(document) == 1 and isinstance(document[0], list):
+            # Clients that can ask several prompts at once.
+            document = document[0]
         if document and all(isinstance(item, str) for item in document):
             return [{"role": role, "content": item} for item in document]
         calls = [item for item in document if isinstance(item, Mapping) and "role" not in item and "toolName" in item]
@@ -183,7 +186,7 @@ def _parts(item: Mapping[str, Any]) -> list[Any]:
         return [_part(part) for part in item["parts"]]
     if "role" not in item and item.get("type") in shapes().parts:
         return [_part(item)]
-    content = item.get("content", item.get("contents"))
+    content = item.get("content", item.get("contents", item.get("text") or None))
     answers = item.get("tool_call_id")
     if answers and not isinstance(content, list):
         return [{"type": "tool_call_response", "id": answers, "response": content}]
