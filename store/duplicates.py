@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from store.fingerprints import Fingerprints, RecentIds, Words
+from store.fingerprints import Fingerprints, RecentIds, Words, has_repeats
 
 # Of a retry the commits are few; more than this are looked for between the first and the last of them.
 MAX_COMMITS = 100
@@ -84,10 +84,10 @@ def stored_ids(
 
 def _drop_repeated(spans: pa.Table, prints: Words, keep: npt.NDArray[np.bool_]) -> None:
     """Of rows with the same id the first stays."""
+    if not has_repeats(prints):
+        return
     order = np.argsort(prints, kind="stable")
     same = prints[order[1:]] == prints[order[:-1]]
-    if not same.any():
-        return
     rows = np.sort(np.unique(np.concatenate([order[1:][same], order[:-1][same]])))
     seen: set[tuple[str | None, str | None]] = set()
     for row, key in zip(rows, _keys(spans, rows), strict=True):

@@ -180,3 +180,9 @@ class RecentIds:
                 return
             total -= oldest.entries.size
             del self._runs[0]
+
+
+def has_repeats(fingerprints: Words) -> bool:
+    """Whether any comes twice."""
+    ordered = np.sort(fingerprints)
+    return bool((ordered[1:] == ordered[:-1]).any())

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.answers import LATEST_SECONDS
+from store.batch import with_columns
 from store.fills import Fill
-from store.fingerprints import Fingerprints, RecentIds, Words
+from store.fingerprints import Fingerprints, RecentIds, Words, has_repeats
 from store.requests import (
     CALL_KINDS,
     ENGINE_COLUMNS,
@@ -28,7 +29,7 @@ from store.requests import (
 )
 from store.scope import moment
 from store.settings import StoreSettings
-from store.tables import SPANS
+from store.tables import SPANS, TEXT
 
 UPDATE_COLUMNS = ("request_id", "is_request", "engine_span_id", "engine_instance", *ENGINE_COLUMNS.values())
 UPDATES = pa.schema([SPANS.field(name) for name in ("trace_id", "span_id", "start_time", *UPDATE_COLUMNS)])
@@ -45,6 +46,11 @@ APART = (
 )
 _PROMPT = "CASE WHEN kind = 'llm' AND response_id IS NULL AND vantage = 'client' THEN md5(input_messages) END"
 _STORED = ", ".join([*FACTS, f"{_PROMPT} AS {PROMPT_KEY}", "request_id", "is_request", "engine_span_id"])
+
+# Made once: whenever pyarrow converts a value of Python it looks for a module that is not there, for 0.3 ms.
+_CALLS = pa.array(sorted(CALL_KINDS))
+_LLM, _CLIENT, _EMPTY, _COLON = map(pa.scalar, ("llm", "client", "", ":"))
+_NULL, _NO = pa.scalar(None, TEXT), pa.scalar(False)
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -85,7 +91,7 @@ class Pairing:
         resolver = self._resolver
         calls = calls_of(spans)
         traces, responses, asked = self._prints(spans, calls)
-        self._new = np.unique(traces), responses
+        self._new = np.unique(traces) if has_repeats(traces) else traces, responses
         slow = _entangled(spans, calls, traces)
         _add_repeated(slow, responses, asked)
         self._load_kin(resolver, spans, (traces, responses, asked), slow, seq, now)
@@ -121,8 +127,7 @@ class Pairing:
         ids = spans["response_id"]
         if ids.null_count == len(ids):
             return traces, np.empty(0, np.uint64), np.empty(0, np.int64)
-        said = pc.fill_null(pc.not_equal(ids, ""), False).to_numpy()
-        asked = np.flatnonzero(calls & said)
+        asked = np.flatnonzero(calls & _is_true(pc.not_equal(ids, _EMPTY)))
         return traces, self._fingerprints.of(ids.take(pa.array(asked))), asked
 
     def _load_kin(
@@ -141,12 +146,14 @@ class Pairing:
         slow[of_traces] = True
         slow[asked[of_responses]] = True
         # All rows of a trace are decided together.
+        if not slow.any():
+            return
         slow |= np.isin(traces, traces[slow])
         names = set(_at(spans["trace_id"], of_traces))
         if of_responses.size:
             said = set(_at(spans["response_id"], asked[of_responses]))
             others = sorted(self._traces_of_responses(said, answered) - names)
-            _, more = self._traces.find(self._fingerprints.of(pa.chunked_array([others], pa.string())), seq)
+            _, more = self._traces.find(self._fingerprints.of(pa.chunked_array([others], TEXT)), seq)
             names |= set(others)
             commits = np.concatenate([commits, answered, more])
         self._load(resolver, {name for name in names if not resolver.holds(name)}, commits, now)
@@ -190,14 +197,14 @@ class Pairing:
             {"since": moment(now - min(self._seconds, 2 * LATEST_SECONDS))},
         ).fetchall()
         names = sorted({trace for (trace,) in rows if trace is not None})
-        _, commits = self._traces.find(self._fingerprints.of(pa.chunked_array([names], pa.string())), seq)
+        _, commits = self._traces.find(self._fingerprints.of(pa.chunked_array([names], TEXT)), seq)
         self._load(resolver, set(names), commits, now)
         return resolver
 
 
 def calls_of(spans: pa.Table) -> Mask:
     """Which rows are calls of a model."""
-    return np.asarray(pc.is_in(spans["kind"], pa.array(sorted(CALL_KINDS))).to_numpy(), bool)
+    return np.asarray(pc.is_in(spans["kind"], _CALLS).to_numpy(), bool)
 
 
 def _of_commits(commits: Rows) -> tuple[str, dict[str, Any]]:
@@ -216,8 +223,8 @@ def _entangled(spans: pa.Table, calls: Mask, traces: Words) -> Mask:
     may have come apart from their answer.
     """
     slow = _apart(spans, calls)
-    _, group, sizes = np.unique(traces, return_inverse=True, return_counts=True)
-    if sizes.size < traces.size:
+    if has_repeats(traces):
+        _, group, sizes = np.unique(traces, return_inverse=True, return_counts=True)
         several = np.bincount(group, weights=calls) > 1
         sessions = ~calls & (_is_said(spans["session_id"]) | _is_said(spans["user_id"]))
         several[group[sessions]] = True
@@ -228,18 +235,22 @@ def _entangled(spans: pa.Table, calls: Mask, traces: Words) -> Mask:
 
 def _apart(spans: pa.Table, calls: Mask) -> Mask:
     """As `APART` says it."""
-    unsaid = pc.fill_null(pc.equal(spans["response_id"], ""), True)
     silent = pc.and_(pc.is_null(spans["response_model"]), pc.is_null(spans["output_tokens"]))
-    momentary = pc.fill_null(pc.equal(spans["start_time"], spans["end_time"]), False)
-    client = pc.fill_null(pc.equal(spans["vantage"], "client"), False)
-    found = pc.and_(pc.and_(unsaid, client), pc.or_(silent, momentary))
-    return np.asarray(calls & found.to_numpy(), bool)
+    found = pc.or_kleene(silent, pc.equal(spans["start_time"], spans["end_time"]))
+    found = pc.and_kleene(found, pc.equal(spans["vantage"], _CLIENT))
+    # A null is no.
+    return calls & _is_true(found) & ~_is_true(pc.not_equal(spans["response_id"], _EMPTY))
 
 
 def _add_repeated(slow: Mask, responses: Words, asked: Rows) -> None:
     """Marks calls that share a response id."""
-    _, group, sizes = np.unique(responses, return_inverse=True, return_counts=True)
-    slow[asked[sizes[group] > 1]] = True
+    if has_repeats(responses):
+        _, group, sizes = np.unique(responses, return_inverse=True, return_counts=True)
+        slow[asked[sizes[group] > 1]] = True
+
+
+def _is_true(column: pa.ChunkedArray) -> Mask:
+    return np.asarray(pc.fill_null(column, _NO).to_numpy(), bool)
 
 
 def _is_said(column: pa.ChunkedArray) -> Mask:
@@ -253,24 +264,21 @@ def _at(column: pa.ChunkedArray, rows: Rows) -> list[Any]:
 
 def _prompt_keys(table: pa.Table) -> pa.Array:
     """The hash of the prompt where a call and its answer may come apart, which only few do; else null."""
-    apart = pc.and_(pc.equal(table["kind"], "llm"), pc.is_null(table["response_id"]))
-    apart = pc.fill_null(pc.and_(apart, pc.equal(table["vantage"], "client")), False)
-    if not pc.any(apart).as_py():
-        return pa.nulls(table.num_rows, pa.string())
-    prompts = zip(apart.to_pylist(), table["input_messages"].to_pylist(), strict=True)
-    return pa.array([hashlib.md5(text.encode()).hexdigest() if of and text else None for of, text in prompts])
+    apart = _is_true(pc.equal(table["kind"], _LLM)) & ~_is_said(table["response_id"])
+    apart &= _is_true(pc.equal(table["vantage"], _CLIENT))
+    if not apart.any():
+        return pa.nulls(table.num_rows, TEXT)
+    prompts = zip(apart, table["input_messages"].to_pylist(), strict=True)
+    keys = [hashlib.md5(text.encode()).hexdigest() if of and text else None for of, text in prompts]
+    return pa.array(keys, TEXT)
 
 
 def _alone(spans: pa.Table, calls: Mask) -> pa.Table:
     """`spans` with each of `calls` as the only span of its request, and all others of none."""
-    own = pc.binary_join_element_wise(spans["trace_id"], spans["span_id"], ":")
-    ids = own if calls.all() else pc.if_else(pa.array(calls), own, pa.scalar(None, pa.string()))
-    values = {"request_id": ids, "is_request": pa.array(calls)}
-    for name in UPDATE_COLUMNS:
-        field = SPANS.field(name)
-        column = values[name] if name in values else pa.nulls(spans.num_rows, field.type)
-        spans = spans.set_column(spans.schema.get_field_index(name), field, column)
-    return spans
+    own = pc.binary_join_element_wise(spans["trace_id"], spans["span_id"], _COLON)
+    ids = own if calls.all() else pc.if_else(pa.array(calls), own, _NULL)
+    unsaid = {name: pa.nulls(spans.num_rows, SPANS.field(name).type) for name in UPDATE_COLUMNS}
+    return with_columns(spans, {**unsaid, "request_id": ids, "is_request": pa.array(calls)})
 
 
 def _row(decision: Decision) -> dict[str, Any]:
@@ -295,9 +303,8 @@ def _apply(spans: pa.Table, taken: pa.Table, rows: Rows, decisions: Sequence[Dec
     here = [decided.pop(key, unsaid) for key in keys]
     mask = np.zeros(spans.num_rows, bool)
     mask[rows] = True
+    columns = {}
     for name in UPDATE_COLUMNS:
-        field = SPANS.field(name)
-        values = pa.array([row.get(name) for row in here], field.type)
-        column = pc.replace_with_mask(spans[name].combine_chunks(), pa.array(mask), values)
-        spans = spans.set_column(spans.schema.get_field_index(name), field, column)
-    return spans, pa.Table.from_pylist(list(decided.values()), schema=UPDATES)
+        values = pa.array([row.get(name) for row in here], SPANS.field(name).type)
+        columns[name] = pc.replace_with_mask(spans[name].combine_chunks(), pa.array(mask), values)
+    return with_columns(spans, columns), pa.Table.from_pylist(list(decided.values()), schema=UPDATES)

@@ -1,19 +1,20 @@
 """What one group commit writes."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
+from store.batch import with_columns
 from store.contents import ContentIntake
 from store.feed import Statement
+from store.known_scores import known_scores
 from store.spans import SpanIntake
-from store.tables import TABLES
+from store.tables import TABLES, TIME
 
-# Tables whose rows are known by an id: a known score is dropped, a known incident replaced.
-KNOWN_ONCE = {"scores": "score_id"}
+# A known incident is replaced.
 REPLACED = frozenset({"incidents"})
 
 
@@ -53,7 +54,7 @@ class Rows:
         self.seq = seq
         self.committed_at = committed_at
         self._parts: dict[str, list[pa.Table]] = {}
-        self._taken: dict[str, set[str]] = {name: set() for name in KNOWN_ONCE}
+        self._scores: set[str] = set()
 
     def take(self, group: Sequence[Mapping[str, pa.Table]]) -> list[tuple[dict[str, int], dict[str, int]]]:
         """Adds submissions' rows; gives of each the rows taken and dropped as duplicates, by table."""
@@ -79,17 +80,14 @@ class Rows:
     def _fresh(self, name: str, table: pa.Table) -> pa.Table:
         if name in ("log_records", "span_contents"):
             return self.contents.fresh(name, table)
-        if name in KNOWN_ONCE:
-            return self._unknown(name, KNOWN_ONCE[name], table)
+        if name == "scores":
+            return self._unknown_scores(table)
         return table
 
-    def _unknown(self, name: str, key: str, table: pa.Table) -> pa.Table:
-        ids = table.column(key).to_pylist()
-        stored = self._connection.execute(
-            f"SELECT {key} FROM {name} WHERE {key} IN (SELECT unnest(?))", [ids]
-        ).fetchall()
-        taken = self._taken[name]
-        taken.update(value for (value,) in stored)
+    def _unknown_scores(self, table: pa.Table) -> pa.Table:
+        taken = self._scores
+        taken |= known_scores(self._connection, table)
+        ids = table.column("score_id").to_pylist()
         keep = [value not in taken and not taken.add(value) for value in ids]  # type: ignore[func-returns-value]
         return table.filter(pa.array(keep, pa.bool_()))
 
@@ -118,10 +116,8 @@ def _stamp(name: str, table: pa.Table, rows: Rows) -> pa.Table:
     """Fills the columns that are the writer's to fill."""
     # One array of each column, before others are computed from them.
     table = table.combine_chunks()
-    when = datetime.fromtimestamp(rows.committed_at, UTC)
-    for column, value in (("commit_seq", rows.seq), ("committed_at", when)):
-        index = TABLES[name].get_field_index(column)
-        if index >= 0:
-            field = TABLES[name].field(column)
-            table = table.set_column(index, field, pa.repeat(pa.scalar(value, field.type), table.num_rows))
-    return table
+    if "commit_seq" not in table.schema.names:
+        return table
+    when = np.full(table.num_rows, round(rows.committed_at * 1e6), np.int64)
+    seqs = pa.array(np.full(table.num_rows, rows.seq, np.int64))
+    return with_columns(table, {"commit_seq": seqs, "committed_at": pa.array(when).cast(TIME)})

@@ -42,7 +42,7 @@ class _Submission:
 
 LOG = logging.getLogger(__name__)
 TRACER = trace.get_tracer("tidegauge.store")
-OWN_SERVICE = "tidegauge"
+OWN_SERVICE = pa.scalar("tidegauge")
 
 
 def _only_own_spans(group: Sequence[_Submission]) -> bool:
