@@ -272,7 +272,9 @@ class EvalRunner:
         """What is to be scored of the page and has no score from before a crash, a spent budget or a backfill."""
         chosen = self._choose(page, asks)
         ids = [online_id(each.row, evaluator) for each in chosen for evaluator, _ in each.evaluators]
-        known = {row["score_id"] for row in self._reads.query("scored_ids", ids=ids)} if ids else set()
+        times = pc.min_max(page["end_time"]).as_py()
+        found = self._reads.query("scored_ids", ids=ids, first=times["min"], last=times["max"]) if ids else ()
+        known = {row["score_id"] for row in found}
         left = []
         for each in chosen:
             evaluators = [pair for pair in each.evaluators if online_id(each.row, pair[0]) not in known]
