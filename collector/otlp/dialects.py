@@ -20,7 +20,7 @@ class Matcher:
 
     def __init__(self, tenant_keys: Sequence[str]) -> None:
         self._tenant_keys = tuple(tenant_keys)
-        self._plans: dict[Shape, Plan] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}  # by their shapes
 
     def of_resource(self, attributes: Mapping[str, Any], context: Context) -> dict[str, Any]:
         """What the resource says; a span's own word goes before it."""
@@ -60,17 +60,14 @@ class Matcher:
     ) -> Plan:
         """Sets what a span says, as `of_span`; gives the plan by which it went."""
         # Most names mean nothing, and would make a shape of each span.
-        shape = Shape(
-            tuple(attributes),
-            name if of_place(Place.NAME, name) else "",
-            span_kind,
-            scope if of_place(Place.SCOPE, scope) else "",
-            tuple([event for event in events if of_place(Place.EVENT, event)]) if events else (),
-        )
+        known_name = name if of_place(Place.NAME, name) else ""
+        known_scope = scope if of_place(Place.SCOPE, scope) else ""
+        known_events = tuple([event for event in events if of_place(Place.EVENT, event)]) if events else ()
         offers = [*attributes.values(), name, span_kind, scope]
-        for event in shape.events:
+        for event in known_events:
             offers += events[event]
-        found = self._plans.get(shape) or self._planned(shape)
+        shape = (tuple(attributes), known_name, span_kind, known_scope, known_events)
+        found = self._plans.get(shape) or self._planned(Shape(*shape))
         found.fill(columns, offers, context)
         self._tenant(columns, attributes)
         return found

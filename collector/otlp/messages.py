@@ -4,7 +4,9 @@ It goes by shape, not by client; the names that clients use are in `catalog/dial
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from catalog.dialect import Shape, shapes
 from collector.otlp.attributes import dump, loads
@@ -15,15 +17,40 @@ MAX_DEPTH = 32
 CLOSING = {"{": "}", "[": "]", '"': '"'}
 
 
+class _Text(msgspec.Struct, tag_field="type", tag="text", forbid_unknown_fields=True, gc=False):
+    content: str
+
+
+class _Texts(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: Annotated[str, msgspec.Meta(min_length=1)]
+    parts: list[_Text]
+    finish_reason: Any = None
+    name: Any = None
+
+
+_TEXTS = msgspec.json.Decoder(list[_Texts])
+
+
+def are_plain(text: str) -> bool:
+    """Whether these are messages of nothing but texts, in our form: most are, and that is quicker told than read."""
+    try:
+        return bool(_TEXTS.decode(text))
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return False
+
+
 def messages_json(value: Any, role: str, limit: int) -> str | None:
     """The messages as JSON text; None where there are none.
 
     `role` is that of a bare text.  Text that has the form already is returned as it is, to the byte.  Beyond `limit`
     characters the longest parts are cut, and say so with `"truncated": true`.
     """
+    short = isinstance(value, str) and len(value) <= limit
+    if short and are_plain(value):
+        return str(value)
     document = parsed(value)
-    if isinstance(value, str) and len(value) <= limit and _in_form(document):
-        return value
+    if short and _in_form(document):
+        return str(value)
     if isinstance(document, (str, int, float)):
         document = [{"role": role, "content": str(value)}] if document != "" else []
     messages = [message for item in _messages(document, role) if (message := message_of(item, role)) is not None]
@@ -132,7 +159,7 @@ def _messages(document: Any, role: str) -> list[Any]:
     if isinstance(document, list):
         if len(document) == 1 and isinstance(document[0], list):
             # Clients that can ask several prompts at once.
-            document = document[0]
+            document = list(document[0])
         if document and all(isinstance(item, str) for item in document):
             return [{"role": role, "content": item} for item in document]
         calls = [item for item in document if isinstance(item, Mapping) and "role" not in item and "toolName" in item]

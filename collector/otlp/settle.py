@@ -24,7 +24,7 @@ def settle(row: Row) -> None:
     if not row.keys().isdisjoint(SETTLING):
         beside = {name: row.pop(name) for name in SETTLING if name in row}
         _join(row, beside)
-    if row.get("response_model") is not None and all(row.get(name) is None for name in ANSWER):
+    if row.get("output_tokens") is None and row.get("response_model") is not None:
         _unanswered(row)
     if row.get("kind") == "tool" and row.get("tool_name") is None:
         row["tool_name"] = row.get("name")
@@ -34,6 +34,8 @@ def settle(row: Row) -> None:
 
 def _unanswered(row: Row) -> None:
     """Several clients put the model that was asked where the one that answered belongs until there is an answer."""
+    if any(row.get(name) is not None for name in ANSWER):
+        return
     if row.get("request_model") is None:
         row["request_model"] = row["response_model"]
     row["response_model"] = None

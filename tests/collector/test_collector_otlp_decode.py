@@ -25,7 +25,7 @@ from catalog.dialect import (
 )
 from collector.otlp.decode import Decoder
 from collector.otlp.documents import documents_json
-from collector.otlp.messages import messages_json, nested
+from collector.otlp.messages import MESSAGE_KEYS, are_plain, messages_json, nested
 from collector.otlp.parse import JSON, PROTOBUF, BodyTooLargeError, MalformedBodyError, decompress, parse
 from collector.otlp.settings import OtlpSettings
 from collector.otlp.span_rows import SCHEMA, WRITERS
@@ -241,6 +241,41 @@ def test_text_that_has_the_form_already_is_kept_to_the_byte_and_left_out_of_the_
     kept = json.loads(found["attributes"])
     assert (found["input_messages"], kept["moved"]) == (text, {"gen_ai.input.messages": "input_messages"})
     assert kept["span"] == {"gen_ai.operation.name": "chat"}
+
+
+PARTS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "Text", "tool_call", 1]), "content": st.text(max_size=3) | st.none()},
+    optional={"name": st.text(max_size=2)},
+)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "", None]), "parts": st.lists(PARTS, max_size=2)},
+    optional={"finish_reason": st.sampled_from(["stop", None, 1.5]), "name": st.text(max_size=2), "id": st.text()},
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(MESSAGE | st.text(), max_size=2).map(json.dumps) | st.text(max_size=5))
+def test_messages_of_nothing_but_texts_are_kept_as_they_are(text: str) -> None:
+    if not are_plain(text):
+        return
+    messages = json.loads(text)
+    assert messages
+    assert all(message["role"] and message.keys() <= MESSAGE_KEYS for message in messages)
+    parts = [part for message in messages for part in message["parts"]]
+    assert all(part.keys() == {"type", "content"} and isinstance(part["content"], str) for part in parts)
+    assert messages_json(text, "user", len(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"role":"user","parts":[{"type":"text","content":"\\ud83d\\ude00 \\n"}]}]',
+        '[{"role":"assistant","parts":[{"content":"é","type":"text"}],"finish_reason":"stop"},{"role":"x","parts":[]}]',
+    ],
+    ids=["escapes", "reason"],
+)
+def test_the_usual_messages_are_told_at_a_glance(text: str) -> None:
+    assert are_plain(text)
 
 
 @pytest.mark.parametrize(
