@@ -23,6 +23,9 @@ WAL = FILE + ".wal"
 WAL_HEADER = re.compile(rb"\x64\x00\x62\x65\x00(\x01|[\x02\x03]\x66\x00\x10.{16,32}\x67\x00.{1,10})\xff\xff", re.DOTALL)
 WAL_HEADER_BYTES = 64
 NEVER = "1000 TB"
+# The writer folds the log between its commits.  This much larger it may grow under others, until DuckDB itself folds it,
+# within a commit.
+BACKSTOP = 8
 # A reader at work is interrupted before the database is opened anew; it needs a moment to notice.
 RELEASE_SECONDS = 10.0
 
@@ -72,6 +75,7 @@ class Database:
         self.health = StoreHealth(directory, self._settings)
         self.generation = 0
         self._lock = threading.RLock()
+        self._holds = 0
         self._cursors: list[weakref.ref[duckdb.DuckDBPyConnection]] = []
         self._connection = self._connect()
         try:
@@ -87,7 +91,7 @@ class Database:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": settings.memory_limit,
             "threads": settings.threads,
-            "checkpoint_threshold": _bytes(self._folds_at),
+            "checkpoint_threshold": _bytes(self._folds_at * BACKSTOP),
             # Commits wait while a checkpoint rewrites row groups; see retention.py for what is done instead.
             "max_vacuum_tasks": 0,
             "temp_directory": str(self.directory / "tmp"),
@@ -170,15 +174,52 @@ class Database:
             self._cursors.append(weakref.ref(cursor))
             return cursor
 
+    def fold_at(self) -> int:
+        """Bytes of the write-ahead log at which to fold it into the file; 0 is not now.
+
+        Whoever starts a checkpoint asks first: it may find no room, or run into a backup.
+        """
+        return 0 if self._holds else self.health.fold_at()
+
+    def fold(self) -> float | None:
+        """Folds the write-ahead log into the file where it is due; gives the seconds that took, None where it is not.
+
+        For the writer, between its commits: DuckDB lets nobody commit meanwhile, so little is folded at a time.  What
+        is appended after it starts a new row group, so nothing is written twice.  Raises duckdb.Error.
+        """
+        due = self.health.fold_at()
+        if not due or self.health.wal_bytes() < due:
+            return None
+        began = time.perf_counter()
+        try:
+            self.cursor().execute("CHECKPOINT")
+        except duckdb.TransactionException:
+            # Somebody else writes just now; it is tried again after the next commit.
+            return None
+        return time.perf_counter() - began
+
     def fold_by_room(self) -> None:
         """Has DuckDB fold its write-ahead log earlier where the disk has little room, and not at all without any.
 
         For the writer, before a commit; raises duckdb.Error.
         """
-        wanted = self.health.fold_at()
+        wanted = self.fold_at()
         if abs(wanted - self._folds_at) > self._folds_at // 4:
-            self._connection.cursor().execute(f"SET GLOBAL checkpoint_threshold = '{_bytes(wanted)}'")
+            self._connection.cursor().execute(f"SET GLOBAL checkpoint_threshold = '{_bytes(wanted * BACKSTOP)}'")
             self._folds_at = wanted
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody checkpoints within the block, so that the file holds still; it may be cut short by a `revive`."""
+        with self._lock:
+            self._holds += 1
+            self.fold_by_room()
+        try:
+            yield
+        finally:
+            with self._lock, contextlib.suppress(duckdb.Error):
+                self._holds -= 1
+                self.fold_by_room()
 
     def bytes(self) -> int:
         """Size of the database and its write-ahead log on disk."""
@@ -190,7 +231,7 @@ class Database:
         A reader that is still at work keeps the file open until it is done; what is committed is safe either way.
         """
         with contextlib.suppress(duckdb.Error):
-            if not self.health.fold_at():
+            if not self.fold_at():
                 self._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
             self._connection.close()
 

@@ -160,7 +160,7 @@ class Retention:
 
     def _fold(self, connection: duckdb.DuckDBPyConnection) -> bool:
         """A checkpoint: only that frees blocks.  False if it has to wait."""
-        if not self._database.health.fold_at():
+        if not self._database.fold_at():
             return False
         try:
             connection.execute("CHECKPOINT")
