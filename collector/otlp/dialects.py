@@ -20,12 +20,14 @@ class Matcher:
 
     def __init__(self, tenant_keys: Sequence[str]) -> None:
         self._tenant_keys = tuple(tenant_keys)
-        self._plans: dict[tuple[Any, ...], Plan] = {}  # by their shapes
+        self._plans: dict[tuple[Any, ...], Plan] = {}  # by their shapes; those of resources by their keys
 
     def of_resource(self, attributes: Mapping[str, Any], context: Context) -> dict[str, Any]:
         """What the resource says; a span's own word goes before it."""
         columns: dict[str, Any] = {}
-        plan.of_resource(tuple(attributes)).fill(columns, list(attributes.values()), context)
+        keys = tuple(attributes)
+        found = self._plans.get(keys) or self._kept(keys, keys, plan.of_resource(keys))
+        found.fill(columns, list(attributes.values()), context)
         if "tenant" not in columns:
             self._tenant(columns, attributes)
         return columns
@@ -67,17 +69,17 @@ class Matcher:
         for event in known_events:
             offers += events[event]
         shape = (tuple(attributes), known_name, span_kind, known_scope, known_events)
-        found = self._plans.get(shape) or self._planned(Shape(*shape))
+        found = self._plans.get(shape) or self._planned(shape)
         found.fill(columns, offers, context)
         self._tenant(columns, attributes)
         return found
 
-    def _planned(self, shape: Shape) -> Plan:
-        made = plan.of_span(shape)
-        if (
-            len(shape.keys) + len(shape.events) <= MAX_KEYS
-            and sum(map(len, shape.keys + shape.events)) <= MAX_CHARACTERS
-        ):
+    def _planned(self, parts: tuple[Any, ...]) -> Plan:
+        shape = Shape(*parts)
+        return self._kept(parts, shape.keys + shape.events, plan.of_span(shape))
+
+    def _kept(self, shape: tuple[Any, ...], names: tuple[str, ...], made: Plan) -> Plan:
+        if len(names) <= MAX_KEYS and sum(map(len, names)) <= MAX_CHARACTERS:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[shape] = made

@@ -157,15 +157,15 @@ def _in_form(document: Any) -> bool:
 
 def _messages(document: Any, role: str) -> list[Any]:
     if isinstance(document, list):
-        if len(document) == 1 and isinstance(document[0], list):
-            # Clients that can ask several prompts at once.
-            document = list(document[0])
-        if document and all(isinstance(item, str) for item in document):
-            return [{"role": role, "content": item} for item in document]
-        calls = [item for item in document if isinstance(item, Mapping) and "role" not in item and "toolName" in item]
-        if calls and len(calls) == len(document):
+        # Clients that can ask several prompts at once.
+        several = len(document) == 1 and isinstance(document[0], list)
+        items: list[Any] = document[0] if several else document
+        if items and all(isinstance(item, str) for item in items):
+            return [{"role": role, "content": item} for item in items]
+        calls = [item for item in items if isinstance(item, Mapping) and "role" not in item and "toolName" in item]
+        if calls and len(calls) == len(items):
             return [{"role": role, "content": [{"type": "tool-call", **item} for item in calls]}]
-        return document
+        return items
     if not isinstance(document, Mapping):
         return []
     if "role" in document or "parts" in document:
