@@ -121,8 +121,8 @@ def _wait_for_checkpoint(directory: Path) -> None:
 
 
 def _checkpointing(directory: Path) -> bool:
-    """While DuckDB checkpoints, it writes to a second log."""
-    return any(directory.glob(f"{FILE}.*.wal"))
+    """While DuckDB checkpoints, commits go to a second log."""
+    return any(directory.glob(f"{WAL}.*"))
 
 
 def _headers(path: Path) -> bytes:

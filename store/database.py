@@ -187,7 +187,7 @@ class Database:
         For the writer, between its commits: DuckDB lets nobody commit meanwhile, so little is folded at a time.  What
         is appended after it starts a new row group, so nothing is written twice.  Raises duckdb.Error.
         """
-        due = self.health.fold_at()
+        due = self.fold_at()
         if not due or self.health.wal_bytes() < due:
             return None
         began = time.perf_counter()
