@@ -15,6 +15,8 @@ KINDS: tuple[pa.DataType, ...] = tuple(SCHEMA.types)
 Row = dict[str, Any]
 # Exporters send batches of a few sizes; columns of nulls are kept for those.
 FEW = 1024
+# Most name one service and one kind; columns of one short text are kept, too.
+SHORT = 64
 # Every row begins as a copy of this, so that the values of all have the schema's order.
 EMPTY: Row = dict.fromkeys(SCHEMA.names)
 
@@ -36,9 +38,12 @@ def table(rows: Sequence[Row]) -> pa.Table:
 
 
 def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    if type(values[0]) is bytes:
+    first = values[0]
+    if type(first) is bytes:
         return pa.array(values, pa.binary()).view(kind)
     try:
+        if 1 < len(values) <= FEW and type(first) is str and len(first) <= SHORT and values.count(first) == len(values):
+            return _same(first, len(values))
         return pa.array(values, kind)
     except UnicodeEncodeError:
         # JSON in a string may hold half a surrogate pair, which no UTF-8 can.
@@ -47,6 +52,11 @@ def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 def _made_nulls(rows: int) -> tuple[pa.Array, ...]:
     return tuple(pa.nulls(rows, kind) for kind in KINDS)
+
+
+@lru_cache(maxsize=256)
+def _same(text: str, rows: int) -> pa.Array:
+    return pa.array([text] * rows, pa.string())
 
 
 _nulls = lru_cache(maxsize=64)(_made_nulls)
