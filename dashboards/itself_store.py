@@ -14,6 +14,26 @@ STORE = Row(
             bad=2,
             next="Queue of the writer",
         ),
+        timeseries(
+            "Checkpoint duration",
+            "Commits wait meanwhile. Long: a slow disk, or `checkpoint_threshold` too high.",
+            quantiles("tidegauge_store_checkpoint_duration_seconds", ""),
+            warn=0.5,
+            bad=2,
+            next="Commit duration",
+        ),
+        timeseries(
+            "Known spans",
+            "A span sent again is dropped while it is among these; their rate says for how long that is.",
+            {"spans": "max(tidegauge_store_window_spans)"},
+            next="Spans",
+        ),
+        timeseries(
+            "Memory of known spans",
+            "Fingerprints of spans, traces and responses.",
+            {"fingerprints": "max(tidegauge_store_window_bytes)"},
+            next="Known spans",
+        ),
         rate(
             "Commits",
             "Errors stop acknowledgements: disk full or read-only?",
@@ -46,6 +66,12 @@ STORE = Row(
             "By retention: past their time (`age`), or for the bound on the size (`size`).",
             "tidegauge_store_deleted_rows_total",
             "reason",
+            next="Disk",
+        ),
+        timeseries(
+            "Age of the last backup",
+            "Of those made through the service since its start.",
+            "time() - max(tidegauge_store_backup_timestamp_seconds > 0)",
             next="Disk",
         ),
         rate(

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 import threading
 import time
@@ -23,8 +24,8 @@ WAL = FILE + ".wal"
 WAL_HEADER = re.compile(rb"\x64\x00\x62\x65\x00(\x01|[\x02\x03]\x66\x00\x10.{16,32}\x67\x00.{1,10})\xff\xff", re.DOTALL)
 WAL_HEADER_BYTES = 64
 NEVER = "1000 TB"
-# The writer folds the log between its commits.  This much larger it may grow under others, until DuckDB itself folds it,
-# within a commit.
+# The writer folds the log between its commits.  So many times larger it may grow under others, until DuckDB itself
+# folds it within a commit.
 BACKSTOP = 8
 # A reader at work is interrupted before the database is opened anew; it needs a moment to notice.
 RELEASE_SECONDS = 10.0
@@ -90,7 +91,7 @@ class Database:
         self._folds_at = self.health.fold_at()
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": settings.memory_limit,
-            "threads": settings.threads,
+            "threads": settings.threads or max(len(os.sched_getaffinity(0)) // 2, 1),
             "checkpoint_threshold": _bytes(self._folds_at * BACKSTOP),
             # Commits wait while a checkpoint rewrites row groups; see retention.py for what is done instead.
             "max_vacuum_tasks": 0,

@@ -139,7 +139,7 @@ class StoreHealth:
             free, reserve, _ = self._space()
         except OSError:
             return 0
-        wal = self._wal_bytes()
+        wal = self.wal_bytes()
         if wal + LEAST_FOLD_BYTES > free:
             return 0
         return min(self._fold_at, max((free + wal - reserve) // 2, LEAST_FOLD_BYTES))
@@ -151,7 +151,8 @@ class StoreHealth:
         reserve = min(DEFAULT_RESERVE_BYTES, share) if self._reserve is None else int(self._reserve)
         return stat.f_bavail * stat.f_frsize, reserve, bool(stat.f_flag & os.ST_RDONLY)
 
-    def _wal_bytes(self) -> int:
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log."""
         try:
             return self._wal.stat().st_size
         except OSError:
@@ -166,7 +167,7 @@ class StoreHealth:
         if read_only:
             return Problem(Trouble.READ_ONLY, _SENTENCES[Trouble.READ_ONLY].format(self._directory))
         # Room to fold the log is part of the reserve: it is what makes room again after a delete.
-        needed = reserve + self._wal_bytes()
+        needed = reserve + self.wal_bytes()
         self._low = free < needed + (int(reserve * HYSTERESIS) if self._low else 0)
         if not self._low:
             return None

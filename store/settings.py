@@ -71,11 +71,18 @@ class StoreSettings(BaseModel):
         pattern=r"^\d+(\.\d+)?\s*(KB|MB|GB|KiB|MiB|GiB)$",
         description="DuckDB's memory; past it DuckDB spills to disk",
     )
-    threads: int = Field(default=2, ge=1, le=256, description="DuckDB's threads")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="DuckDB's threads for one query; unless set, half of the processors: a small commit that has to "
+        "share its work costs half as much again",
+    )
     checkpoint_threshold: str = Field(
-        default="64MB",
+        default="32MB",
         pattern=r"^\d+(\.\d+)?\s*(KB|MB|GB|KiB|MiB|GiB)$",
-        description="size of the write-ahead log at which DuckDB folds it into the file",
+        description="size of the write-ahead log at which it is folded into the file; commits wait meanwhile, and a "
+        "restart goes through the log",
     )
     min_free_bytes: ByteSize | None = Field(
         default=None,
@@ -93,7 +100,9 @@ class StoreSettings(BaseModel):
         default=256, ge=1, description="submissions that may wait; past it exporters are told to retry"
     )
     duplicate_window_spans: int = Field(
-        default=500_000, ge=1_000, description="ids kept to drop spans that are sent twice"
+        default=4_000_000,
+        ge=1_000,
+        description="spans of which it is known that they are stored, so that one sent twice is dropped; 10 bytes each",
     )
     request_window_seconds: float = Field(
         default=300.0, gt=0, description="how long the spans of one call may take to find each other"

@@ -33,6 +33,11 @@ class SpanIntake:
         self._update = Statement(connection, "update_requests", UPDATES, _update)
         self._restore(settings, now)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is known."""
+        return self.duplicates.nbytes + self.pairing.nbytes
+
     @contextmanager
     def transaction(self, seq: int, now: float) -> Iterator[None]:
         """Remembers what was taken in once the block ends; if it raises, a retry is no double."""

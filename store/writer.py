@@ -118,6 +118,7 @@ class Writer:
             group, last = self._gather()
             if group:
                 self._commit_group(group)
+                self._fold()
             if last:
                 self._refuse_rest()
                 return
@@ -178,6 +179,21 @@ class Writer:
         else:
             LOG.error("commit_failed", extra={"trouble": problem.trouble.value, "problem": problem.message})
             _refuse(group, problem.message)
+
+    def _fold(self) -> None:
+        """Folds the log when nobody waits for an answer."""
+        try:
+            seconds = self._database.fold()
+        except duckdb.Error as error:
+            LOG.exception("log_not_folded")
+            self._database.health.failed(error)
+            if invalidated(error):
+                self._revive()
+            return
+        if seconds is not None:
+            self._metrics.histograms.tidegauge_store_checkpoint_duration_seconds.observe(seconds)
+            self._metrics.gauges.tidegauge_store_window_spans.set(len(self._intake.duplicates))
+            self._metrics.gauges.tidegauge_store_window_bytes.set(self._intake.nbytes)
 
     def _revive(self) -> None:
         try:
