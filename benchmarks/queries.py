@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -180,11 +180,11 @@ def percentiles(times: list[float]) -> dict[str, float]:
     return {"p50_ms": cuts[49], "p95_ms": cuts[94], "max_ms": max(times), "first_ms": times[0]}
 
 
-def measure(data: Path, rate: float, calls: int, seed: int) -> dict[str, Any]:
+def measure(data: Path, rate: float, calls: int, seed: int, only: Sequence[str] = ()) -> dict[str, Any]:
     """All queries at rest and under load, over a filled directory."""
     store = known(data)
     found: dict[str, Any] = {"spans": store.spans, "limits_ms": limits(data, store)}
-    makers = paths(store, random.Random(seed))
+    makers = {name: maker for name, maker in paths(store, random.Random(seed)).items() if not only or name in only}
     running = Running(TIDEGAUGE, CACHE, data)
     found["ready_s"] = running.start()
     try:
@@ -231,13 +231,14 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=100, help="of each query, at rest and under load")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, help="a directory to fill, or filled before; kept (else a temporary one)")
+    parser.add_argument("--only", nargs="+", default=(), metavar="QUERY", help="of the queries in the table")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         data = args.data or Path(temporary) / "data"
         if not (data / FILE).exists():
             make(data, Shape(args.spans, time.time(), seed=args.seed), lambda text: print(text, file=sys.stderr))
-        found = measure(data, args.rate, args.calls, args.seed)
+        found = measure(data, args.rate, args.calls, args.seed, args.only)
     print(json.dumps(found)) if args.json else show(found)
 
 

@@ -35,11 +35,11 @@ SORTS = {
     "cost": Order("cost_usd", IDS, by_time=False),
 }
 # Content is large and private: a list shows the rest.
-LISTED = [
-    name
-    for name in SPANS.names
-    if name not in {"input_messages", "output_messages", "retrieved_documents", "attributes", "response_schema"}
-]
+CONTENT = frozenset(
+    "input_messages output_messages retrieved_documents attributes response_schema tool_definitions tool_arguments "
+    "tool_result metadata".split()
+)
+LISTED = [name for name in SPANS.names if name not in CONTENT]
 USAGE_GROUPS = DIMENSIONS | {"model", "provider", "kind"}
 # The instance of the engine that served the request, where a span said it.
 INSTANCE = "coalesce(engine_instance, CASE WHEN vantage = 'engine' THEN instance END)"
@@ -88,11 +88,11 @@ class Pages:
             parameters["target"] = target
         if after is not None:
             conditions.append(SORTS[sort].after(parameters, after))
-        page, order, condition = _by_time if SORTS[sort].by_time else _by_value, SORTS[sort], " AND ".join(conditions)
+        order, condition = SORTS[sort], " AND ".join(conditions)
 
         def found(connection: duckdb.DuckDBPyConnection) -> pa.Table:
             narrow, bounds = of_filtered_trace(connection, SPAN_PLACES, selection)
-            return page(connection, order, f"{condition} AND {narrow}", {**parameters, **bounds, "limit": limit})
+            return _page(connection, order, f"{condition} AND {narrow}", {**parameters, **bounds, "limit": limit})
 
         return self._reads.together(found)
 
@@ -202,18 +202,7 @@ def _tenants(scope: Scope) -> list[str] | None:
     return None if scope.tenants is None else sorted(scope.tenants)
 
 
-def _by_time(
-    connection: duckdb.DuckDBPyConnection, order: Order, condition: str, parameters: Mapping[str, Any]
-) -> pa.Table:
-    return asked(
-        connection,
-        f"SELECT {', '.join(LISTED)}, {order.key} AS page_key FROM requests WHERE {condition}"
-        f" ORDER BY {order.order} LIMIT $limit",
-        parameters,
-    )
-
-
-def _by_value(
+def _page(
     connection: duckdb.DuckDBPyConnection, order: Order, condition: str, parameters: Mapping[str, Any]
 ) -> pa.Table:
     """Looks for the page's rows in the few columns that decide which they are, and only then reads the others."""
