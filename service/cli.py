@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from service.commands import explain, generated, offline, operations, record, run
+from service.commands import explain, generated, offline, operations, record, run, store
 from service.commands.common import USAGE, err
 from service.version import VERSION
 
@@ -23,6 +23,9 @@ app.command()(record.record)
 app.command()(operations.check)
 app.command()(operations.targets)
 app.command()(explain.explain)
+app.command()(store.export)
+app.command()(store.backup)
+app.command()(store.restore)
 app.add_typer(generated.dashboards_app, name="dashboards")
 app.add_typer(generated.alerts_app, name="alerts")
 app.add_typer(offline.evals_app, name="evals")

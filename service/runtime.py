@@ -39,7 +39,7 @@ from evals.drift.monitor import DriftMonitor
 from evals.judge.client import JudgeClient
 from evals.runner import EvalRunner, judge_tokens_today
 from service import locate
-from service.api import recordings
+from service.api import exports, recordings
 from service.api.app import PREFIX, build_api, build_front
 from service.auth import KeyStore
 from service.config import Config, is_loopback
@@ -177,6 +177,8 @@ class Service:
         self.otlp_app = build_front(context, app.state.gate)
         self.otlp_app.include_router(otlp_routes(self.receiver))
         app.include_router(recordings.router(self.recordings, app.state.gate), prefix=PREFIX)
+        store_routes = exports.router(self.database, app.state.gate, self.clock, self.metrics)
+        app.include_router(store_routes, prefix=PREFIX)
         return app
 
     def _withheld(self, tenant: str | None) -> str:

@@ -72,7 +72,7 @@ class Database:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreUnusable(f"{directory} cannot be made: {error.strerror}") from error
+            raise StoreUnusable(f"{directory}: {error.strerror}") from error
         self.health = StoreHealth(directory, self._settings)
         self.generation = 0
         self._lock = threading.RLock()

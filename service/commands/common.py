@@ -58,10 +58,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
 
 def ask(loaded: config.Config, path: str, **query: str) -> Any:
     """What the running service answers to a GET; an exit with the reason if none runs or it refuses."""
-    return tell(loaded, "GET", path, **query)
+    return tell(loaded, "GET", path, query=query)
 
 
-def tell(loaded: config.Config, method: str, path: str, body: Any = None, **query: str) -> Any:
+def tell(
+    loaded: config.Config,
+    method: str,
+    path: str,
+    body: Any = None,
+    query: Mapping[str, str] | None = None,
+    timeout: float = 30,
+) -> Any:
     """Like `ask`, for any method, with a JSON body if there is one."""
     running = locate.find(loaded.data)
     if running is None:
@@ -71,15 +78,16 @@ def tell(loaded: config.Config, method: str, path: str, body: Any = None, **quer
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers=headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        fail(f"{url}: {error.code} {_detail(error.read())}", FAILED)
+        fail(f"{url}: {error.code} {detail(error.read())}", FAILED)
     except (urllib.error.URLError, TimeoutError) as error:
         fail(f"{url}: {error}", FAILED)
 
 
-def _detail(body: bytes) -> str:
+def detail(body: bytes) -> str:
+    """What a problem document says."""
     try:
         problem: Mapping[str, Any] = json.loads(body)
         return str(problem.get("detail") or problem.get("title"))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -62,7 +63,7 @@ class World:
 
     async def rows(self) -> dict[str, list[dict[str, Any]]]:
         await self.service.stop()
-        connection = self.service.database._connect(self.service.config.store)
+        connection = duckdb.connect(str(self.service.database.path))
         found = {
             table: connection.sql(f"SELECT * FROM {table} ORDER BY {order}").to_arrow_table().to_pylist()
             for table, order in TABLES.items()
