@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,6 +22,9 @@ BACKLOG = 2048
 MAX_CONNECTIONS = 2000
 # From a connection's first byte, or its opening, to the end of a request's headers.
 HEAD_SECONDS = 20.0
+# So much of one body, and of all together, is collected before the application sees it; the rest piece by piece.
+WHOLE_BODY_BYTES = 1024 * 1024
+HELD_BYTES = 32 * 1024 * 1024
 # How gRPC, and every other HTTP/2 client, begins.
 HTTP2 = b"PRI * HTTP/2"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -65,12 +69,29 @@ class Watch:
         self.ledger.refused(Sender("http", path="(gRPC)"), Outcome.UNSUPPORTED, message)
 
 
+@dataclass(eq=False)
+class Held:
+    """Bytes of bodies that all connections of a listener hold before the application sees them."""
+
+    bytes: int = 0
+
+
 class _Bounded(HttpToolsProtocol):
-    """Closes connections past a number, and those that are slow to say what they want."""
+    """Closes connections past a number, and those that are slow to say what they want.
+
+    It hands a body on in one piece, within bounds: each piece would wake the application up, which has to wait for
+    its turn among the threads that decode.
+    """
 
     watch: Watch
+    held: Held
     _timer: asyncio.TimerHandle | None = None
     _begun = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pieces: list[bytes] = []
+        self._size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Asks nothing of a connection yet but to hurry."""
@@ -99,10 +120,32 @@ class _Bounded(HttpToolsProtocol):
         self._calm()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        if self._size + len(body) > WHOLE_BODY_BYTES or self.held.bytes + len(body) > HELD_BYTES:
+            self._hand_on()
+            super().on_body(body)
+            return
+        self._pieces.append(body)
+        self._size += len(body)
+        self.held.bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        """The end of a body."""
+        self._hand_on()
+        super().on_message_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._calm()
+        self._hand_on()
         super().connection_lost(exc)
+
+    def _hand_on(self) -> None:
+        if self._pieces:
+            self.held.bytes -= self._size
+            body, self._pieces, self._size = b"".join(self._pieces), [], 0
+            super().on_body(body)
 
     def _hurry(self) -> None:
         self._calm()
@@ -132,10 +175,11 @@ class HttpListener:
 
     def __init__(self, app: FastAPI, listener: socket.socket, watch: Watch) -> None:
         self._socket = listener
+        self.held = Held()
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=type("Bounded", (_Bounded,), {"watch": watch}),
+                http=type("Bounded", (_Bounded,), {"watch": watch, "held": self.held}),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

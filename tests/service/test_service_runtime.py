@@ -167,3 +167,37 @@ async def test_what_metrics_serves_is_written_to_the_configured_endpoint(tmp_pat
         await made.stop()
     assert b"tidegauge_build_info" in unsnapped(received[0])
     assert b"eu-7" in unsnapped(received[0])
+
+
+async def test_bodies_that_come_in_pieces_or_are_large_arrive_whole_and_others_are_let_go(service: Service) -> None:
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    now = int(service.clock.now() * 1e9)
+    for number in range(1, 4):
+        span = scope.spans.add(name="chat", trace_id=bytes([number] * 16), span_id=bytes([number] * 8))
+        span.start_time_unix_nano = span.end_time_unix_nano = now
+        span.attributes.add(key="note").value.string_value = str(number) * 800_000
+    body = request.SerializeToString()
+
+    async def in_pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 50_000):
+            yield body[at : at + 50_000]
+            await asyncio.sleep(0)
+
+    headers = {"content-type": "application/x-protobuf"}
+    async with client(service) as http:
+        answer = await http.post("/v1/traces", content=in_pieces(), headers=headers)
+        again = await http.post("/v1/traces", content=body, headers=headers)
+    assert (answer.status_code, again.status_code) == (200, 200)
+    assert service.reads.query("counts")[0]["spans"] == 3
+    # A sender that goes away in the middle leaves nothing behind.
+    host, port = service.config.listen.split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/traces HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900000\r\n\r\n" + bytes(300_000))
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    (held,) = {listener.held for listener in service._http if listener.port == int(port)}
+    async with asyncio.timeout(10):
+        while held.bytes:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
