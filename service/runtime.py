@@ -177,7 +177,9 @@ class Service:
         self.otlp_app = build_front(context, app.state.gate)
         self.otlp_app.include_router(otlp_routes(self.receiver))
         app.include_router(recordings.router(self.recordings, app.state.gate), prefix=PREFIX)
-        store_routes = exports.router(self.database, app.state.gate, self.clock, self.metrics)
+        store_routes = exports.router(
+            self.database, app.state.gate, self.clock, self.metrics, _user_key(self.config.data)
+        )
         app.include_router(store_routes, prefix=PREFIX)
         return app
 

@@ -1,9 +1,10 @@
-"""Tables as Arrow streams: `GET /api/v1/export/{table}`; and backups, for commands on this machine."""
+"""Tables as Arrow streams: `GET /api/v1/export/{table}`; backups and erasure, for commands on this machine."""
 
 import asyncio
 import io
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from catalog.clock import Clock
 from catalog.instruments import Instruments
+from collector.otlp.conversions import hashed
 from service.api.answers import Answer
 from service.api.parameters import Text, Window, once
 from service.api.problems import Problem
 from service.auth import Caller, Gate, Role
 from store.backup import CannotBackUp, copy
 from store.database import Database
-from store.scope import Selection
+from store.erasure import erase
+from store.scope import Selection, moment
 from store.snapshots import TIMES, Export, NotByTenant, UnknownExport, export
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -44,8 +47,16 @@ class Wanted(BaseModel):
     out: str = Field(description="directory on the service's machine, empty or new")
 
 
-def router(database: Database, gate: Gate, clock: Clock, metrics: Instruments) -> APIRouter:
-    """The routes."""
+class Person(BaseModel):
+    """Whom to erase."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user: str = Field(min_length=1, max_length=4000, description="the id as applications send it")
+
+
+def router(database: Database, gate: Gate, clock: Clock, metrics: Instruments, user_key: bytes) -> APIRouter:
+    """The routes.  `user_key` is what user ids are hashed with."""
     routes = APIRouter(tags=["export"])
     room = threading.BoundedSemaphore(MAX_EXPORTS)
     one_backup = threading.Lock()
@@ -90,6 +101,11 @@ def router(database: Database, gate: Gate, clock: Clock, metrics: Instruments) -
             one_backup.release()
         metrics.gauges.tidegauge_store_backup_timestamp_seconds.set(began)
         return Answer({"bytes": copied, "made_at": began}, 201)
+
+    @routes.post("/admin/erase")
+    def erased(caller: Annotated[Caller, Depends(gate.local())], person: Annotated[Person, Body()]) -> Response:
+        """Removes a user from every table, and says what went."""
+        return Answer(asdict(erase(database, hashed(person.user, user_key), moment(clock.now()), caller.actor)))
 
     return routes
 

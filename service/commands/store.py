@@ -1,4 +1,4 @@
-"""`tidegauge export`, `backup` and `restore`: a data directory's rows and files."""
+"""`tidegauge export`, `erase`, `backup` and `restore`: a data directory's rows and files."""
 
 import urllib.error
 import urllib.parse
@@ -35,6 +35,7 @@ from store.snapshots import UnknownExport
 from store.snapshots import export as export_rows
 
 BACKUP_SECONDS = 3600.0
+ERASE_SECONDS = 600.0
 READ_SECONDS = 60.0
 MEGABYTE = 1_000_000
 
@@ -129,6 +130,27 @@ def _opened(directory: Path) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def erase(
+    user: Annotated[str, typer.Option("--user", help="The id as applications send it.")],
+    config: ConfigFile = None,
+    data: DataDirectory = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a user from every table of the running service: their traces, scores and log records.
+
+    Backups, recordings and exported files keep what they hold.
+
+    Example: tidegauge erase --user 4711
+    """
+    erased = tell(load(config, data), "POST", "/api/v1/admin/erase", {"user": user}, timeout=ERASE_SECONDS)
+    if as_json:
+        print_json(erased)
+        return
+    counts = [f"{count} rows of {table} removed" for table, count in erased["removed"].items()]
+    counts += [f"{count} rows of {table} changed" for table, count in erased["changed"].items()]
+    out.print("\n".join(counts))
 
 
 def backup(

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from catalog.clock import SystemClock
+from collector.otlp.conversions import hashed
 from service.api import exports
 from service.auth import Role
 from service.cli import app
@@ -180,3 +181,12 @@ async def test_backup_is_for_this_machine_alone(running: Running, tmp_path: Path
             "/api/v1/admin/backup", json={"out": str(tmp_path / "b")}, headers={"authorization": f"Bearer {key}"}
         )
     assert (answer.status_code, (tmp_path / "b").exists()) == (403, False)
+
+
+async def test_user_is_erased_by_the_id_that_applications_send(running: Running) -> None:
+    key = (running.directory / "user-id.key").read_bytes()
+    mine = span("mine", trace="t9", user_id=hashed("4711", key))
+    await asyncio.wrap_future(running.service.writer.submit(Batch({"spans": as_table("spans", [mine])})))
+    code, text = await running.command("erase", "--user", "4711", "--data", str(running.directory), "--json")
+    assert (code, json.loads(text)["removed"]["spans"]) == (0, 1), text
+    assert len(await running.rows("/api/v1/export/spans")) == 4
