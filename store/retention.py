@@ -21,6 +21,7 @@ from catalog.clock import Clock
 from catalog.instruments import Instruments
 from store.database import Database
 from store.scope import moment
+from store.score_sums import forget_sums
 from store.settings import RetentionSettings
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ DERIVED = (("span_places", "last_time", "spans", "start_time"), ("score_places",
            ("score_cells", "bucket", "scores", "subject_time"))  # fmt: skip
 
 PIECE_ROWS = 20_000
-MOVED_ROWS = 2_000
+MOVED_ROWS = 1_000
 # Of the bound on the database's size; the rest is for blocks that are free and not at the file's end.
 FULL_SHARE = 0.9
 # A step of the size bound deletes this share of the time that is there.
@@ -205,9 +206,18 @@ def _delete(connection: duckdb.DuckDBPyConnection, table: str, condition: str, p
         ).fetchone()
         if row is None or row[0] is None:
             return deleted
-        (count,) = connection.execute(
-            f"DELETE FROM {table} WHERE {condition} AND rowid BETWEEN ? AND ?", [*parameters, *row]
-        ).fetchone() or (0,)
+        connection.begin()
+        try:
+            if table == "scores":
+                forget_sums(connection, f"{condition} AND rowid BETWEEN ? AND ?", [*parameters, *row])
+            (count,) = connection.execute(
+                f"DELETE FROM {table} WHERE {condition} AND rowid BETWEEN ? AND ?", [*parameters, *row]
+            ).fetchone() or (0,)
+            connection.commit()
+        except BaseException:
+            with suppress(duckdb.Error):
+                connection.rollback()
+            raise
         if not count:
             return deleted
         deleted += int(count)
