@@ -63,7 +63,7 @@ from store.writer import Writer
 LOG = logging.getLogger("tidegauge.service")
 GAUGES_EVERY_SECONDS = 10.0
 STORE_EVERY_SECONDS = 2.0
-FOLLOW_EVERY_SECONDS = 60.0
+FOLLOW_EVERY_SECONDS = 15.0
 COUNT_EVERY_SECONDS = 2.0
 
 

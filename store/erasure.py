@@ -10,6 +10,7 @@ from datetime import datetime
 import duckdb
 
 from store.database import Database
+from store.score_sums import forget_sums
 
 ATTEMPTS = 5
 # Tables whose rows belong to a trace as a whole or to one span of it.
@@ -94,11 +95,10 @@ def _count(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
 
 
 def _belonging(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    return _count(
-        connection,
-        f"DELETE FROM {table} WHERE trace_id IN (FROM gone_traces)"
-        " OR (trace_id, span_id) IN (SELECT (trace_id, span_id) FROM gone)",
-    )
+    theirs = "trace_id IN (FROM gone_traces) OR (trace_id, span_id) IN (SELECT (trace_id, span_id) FROM gone)"
+    if table == "scores":
+        forget_sums(connection, theirs, [])
+    return _count(connection, f"DELETE FROM {table} WHERE {theirs}")
 
 
 def _unname(connection: duckdb.DuckDBPyConnection, table: str, key: str, column: str) -> int:

@@ -6,7 +6,7 @@ from time import perf_counter
 import duckdb
 
 from store.database import Database
-from store.places import MIN_RUN, SCORE_PLACES, SPAN_PLACES, extend
+from store.places import RUN, SCORE_PLACES, SPAN_PLACES, extend
 from store.score_sums import extend_cells
 
 # A long history is gone through a bit at a time, so that ingest keeps most of the processor.
@@ -16,9 +16,9 @@ STEP_SECONDS = 2.0
 class Followers:
     """Brings them up to date; one thread at a time."""
 
-    def __init__(self, database: Database, least_run: int = MIN_RUN) -> None:
+    def __init__(self, database: Database, run: int = RUN) -> None:
         self._database = database
-        self._least_run = least_run
+        self._run = run
 
     def step(self) -> None:
         """Goes on from where they are, for a bounded time.  Raises duckdb.Error."""
@@ -36,7 +36,7 @@ class Followers:
     def _follow(self, connection: duckdb.DuckDBPyConnection, until: float) -> int:
         done, rows = 0, 1
         while rows and perf_counter() < until:
-            rows = sum(extend(connection, places, self._least_run) for places in (SPAN_PLACES, SCORE_PLACES))
+            rows = sum(extend(connection, places, self._run) for places in (SPAN_PLACES, SCORE_PLACES))
             rows += extend_cells(connection)
             done += rows
         return done

@@ -1,9 +1,9 @@
 """Where in time a trace lies, so that looking one up reads minutes of a table instead of all of it.
 
 Trace ids are random: no zone map helps, and an index over them would cost every insert and much memory.  So beside a
-table lies a small one of hashes and times, in runs sorted by the hash; a run's row groups tell from their bounds that
-they do not hold it.  It follows the table at a distance: what was committed after its cursor is looked for in the
-table's newest row groups.
+table lies a small one of hashes and times, in long runs sorted by the hash, whose row groups tell by their bounds
+whether a hash may be in them, and another of fresh ones that are to become the next run.  They follow the table at a
+distance: what was committed after their cursor is looked for in the table's newest row groups.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from store.positions import move, position
 from store.scope import Selection
 
 EPOCH = datetime.fromtimestamp(0, UTC)
-# Below this a run would be short, and the table's tail is quick to search: 7 ms of CPU for 250,000 ids.
-MIN_RUN, MAX_RUN = 200_000, 500_000
-
-
+# A run of so many covers some sixteen row groups, of which a lookup reads one.
+RUN = 2_000_000
+# Rows of the source that are gone through at once.
+MOST = 500_000
 # SQL and its parameters.
 Condition = tuple[str, dict[str, str | datetime]]
 
@@ -30,6 +30,11 @@ class Places:
     name: str
     source: str
     time: str
+
+    @property
+    def fresh(self) -> str:
+        """The table of places that are in no run yet."""
+        return f"{self.name}_fresh"
 
 
 SPAN_PLACES = Places("span_places", "spans", "start_time")
@@ -73,6 +78,8 @@ def find(connection: duckdb.DuckDBPyConnection, places: Places, trace_id: str) -
         SELECT epoch_us(min(first_time)), epoch_us(max(last_time)), count(*), count(last_time) FROM (
             SELECT first_time, last_time FROM {places.name} WHERE trace_hash = md5_number_lower($trace::VARCHAR)
             UNION ALL
+            SELECT first_time, last_time FROM {places.fresh} WHERE trace_hash = md5_number_lower($trace::VARCHAR)
+            UNION ALL
             SELECT {places.time}, {places.time} FROM {places.source} WHERE commit_seq > $after AND trace_id = $trace
         )
         """,
@@ -87,30 +94,33 @@ def find(connection: duckdb.DuckDBPyConnection, places: Places, trace_id: str) -
     return Range(EPOCH + timedelta(microseconds=first), EPOCH + timedelta(microseconds=last))
 
 
-def extend(connection: duckdb.DuckDBPyConnection, places: Places, least: int = MIN_RUN) -> int:
-    """Adds a run of what was committed since the last one, if that is at least so much; gives the rows it covers."""
+def extend(connection: duckdb.DuckDBPyConnection, places: Places, run: int = RUN) -> int:
+    """Takes what was committed since the last time to the fresh places, and these, once they are many, to a run.
+
+    Gives the rows of the source that it went through.
+    """
     after = position(connection, places.name)
     rows, through = connection.execute(
         f"SELECT count(*), max(commit_seq) FROM"
-        f" (SELECT commit_seq FROM {places.source} WHERE commit_seq > $after ORDER BY commit_seq LIMIT {MAX_RUN})",
+        f" (SELECT commit_seq FROM {places.source} WHERE commit_seq > $after ORDER BY commit_seq LIMIT {MOST})",
         {"after": after},
     ).fetchall()[0]
-    if rows < least:
+    if not rows:
         return 0
-    run = connection.sql(
-        f"SELECT md5_number_lower(trace_id) AS trace_hash, min({places.time}) AS first_time,"
-        # Null where one is not known, so that a lookup does not rely on the others.
-        f" CASE WHEN count(*) = count({places.time}) THEN max({places.time}) END AS last_time"
-        f" FROM {places.source} WHERE commit_seq > $after AND commit_seq <= $through AND trace_id IS NOT NULL"
-        " GROUP BY trace_hash ORDER BY trace_hash",
-        params={"after": after, "through": through},
-    ).to_arrow_table()
     connection.begin()
     try:
-        connection.register("run", run)
-        connection.execute(f"INSERT INTO {places.name} SELECT * FROM run ORDER BY trace_hash")
-        connection.unregister("run")
+        connection.execute(
+            f"INSERT INTO {places.fresh} SELECT md5_number_lower(trace_id), min({places.time}),"
+            # Null where one is not known, so that a lookup does not rely on the others.
+            f" CASE WHEN count(*) = count({places.time}) THEN max({places.time}) END"
+            f" FROM {places.source} WHERE commit_seq > $after AND commit_seq <= $through AND trace_id IS NOT NULL"
+            " GROUP BY md5_number_lower(trace_id)",
+            {"after": after, "through": through},
+        )
         move(connection, places.name, through)
+        if connection.execute(f"SELECT count(*) FROM {places.fresh}").fetchall()[0][0] >= run:
+            connection.execute(f"INSERT INTO {places.name} SELECT * FROM {places.fresh} ORDER BY trace_hash")
+            connection.execute(f"DELETE FROM {places.fresh}")
         connection.commit()
     except BaseException:
         connection.rollback()

@@ -14,6 +14,7 @@ commit has touched is summed anew.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -31,6 +32,8 @@ CELL_COLUMNS = frozenset({"evaluator", "tenant", "model"})
 EVERY = Selection()
 # The dimensions by which cells are, beside the evaluator.
 GRAINS = ((), ("model",), ("tenant",), ("model", "tenant"))
+# The grain of a row that says that scores of its interval are gone, and no sum.
+GONE = "gone"
 
 
 def _chosen(keys: Mapping[str, str], condition: str) -> str:
@@ -42,10 +45,11 @@ def _chosen(keys: Mapping[str, str], condition: str) -> str:
     )
 
 
-def _summed(keys: Sequence[str], chosen: str, centres: str) -> str:
-    """SQL of the sums of `chosen` by keys; `centres` gives `by_evaluator` and `centre`."""
+def _summed(keys: Sequence[str], chosen: str, few: bool) -> str:
+    """SQL of the sums of `chosen` by keys; a few rows are read once, many again, since they would not fit in memory."""
     names = ", ".join(keys)
     return f"""
+        WITH chosen AS {"MATERIALIZED" if few else "NOT MATERIALIZED"} ({chosen})
         SELECT {names}, sum(n)::BIGINT AS n, count(*) AS clusters, sum(b) AS weight, sum(a) AS weighted,
             min(low) AS low, max(high) AS high, min(weight_low) AS weight_low, max(weight_high) AS weight_high,
             bool_and(is_share) AS is_share, any_value(centre) AS centre, sum((a - centre * b) ** 2) AS squares,
@@ -54,18 +58,14 @@ def _summed(keys: Sequence[str], chosen: str, centres: str) -> str:
             SELECT {names}, by_evaluator, count(*) AS n, sum(weight) AS b, sum(weight * value) AS a,
                 min(value) AS low, max(value) AS high, min(weight) AS weight_low, max(weight) AS weight_high,
                 bool_and(value = 0 OR value = 1) AS is_share
-            FROM ({chosen}) WHERE of_session IS NOT NULL GROUP BY {names}, by_evaluator, of_tenant, of_session
+            FROM chosen WHERE of_session IS NOT NULL GROUP BY {names}, by_evaluator, of_tenant, of_session
             UNION ALL
             SELECT {names}, by_evaluator, 1, weight, weight * value, value, value, weight, weight,
                 value = 0 OR value = 1
-            FROM ({chosen}) WHERE of_session IS NULL
-        ) JOIN ({centres}) USING (by_evaluator)
+            FROM chosen WHERE of_session IS NULL
+        ) JOIN (SELECT by_evaluator, avg(value) AS centre FROM chosen GROUP BY by_evaluator) USING (by_evaluator)
         GROUP BY {names}
     """
-
-
-def _centres(chosen: str) -> str:
-    return f"SELECT by_evaluator, avg(value) AS centre FROM ({chosen}) GROUP BY by_evaluator"
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -97,15 +97,15 @@ def _from_scores(
     selection: Selection,
     by: Sequence[str],
     interval: float | None,
-    besides: str = "true",
+    besides: str | None = None,
 ) -> pa.Table:
     condition, parameters = where(scope, selection, time="subject_time", allowed=SCORE_FILTERS, aliases=SCORE_ALIASES)
     keys = {name: SCORE_ALIASES.get(name, name) for name in by}
     if interval is not None:
         keys["bucket"] = "time_bucket(to_microseconds($interval), subject_time)"
         parameters["interval"] = int(interval * 1e6)
-    chosen = _chosen(keys, f"{condition} AND {besides}")
-    return connection.sql(_summed(list(keys), chosen, _centres(chosen)), params=parameters).to_arrow_table()
+    chosen = _chosen(keys, f"{condition} AND {besides or 'true'}")
+    return connection.sql(_summed(list(keys), chosen, besides is not None), params=parameters).to_arrow_table()
 
 
 def _from_cells(
@@ -116,7 +116,7 @@ def _from_cells(
     A group is of one interval and evaluator, so it comes from one of the two.
     """
     inside, edges = _inside(selection)
-    parts = [_from_scores(connection, scope, edge, by, CELL_SECONDS) for edge in edges]
+    parts = [_from_scores(connection, scope, edge, by, CELL_SECONDS, "true") for edge in edges]
     if inside is not None:
         late = _touched(connection, position(connection, CURSOR), None, inside)
         connection.register("late_cells", late)
@@ -173,54 +173,69 @@ def _of_cells(connection: duckdb.DuckDBPyConnection, scope: Scope, selection: Se
 def _touched(
     connection: duckdb.DuckDBPyConnection, after: int, through: int | None, selection: Selection = EVERY
 ) -> pa.Table:
-    """`bucket` and `evaluator` of the scores that were committed after `after`, and no later than `through`."""
+    """`bucket` and `evaluator` of the scores that came after a commit, and no later than another, or are gone."""
     condition, parameters = where(
         EVERYTHING, selection, time="subject_time", allowed=SCORE_FILTERS, aliases=SCORE_ALIASES
     )
+    gone, bounds = where(EVERYTHING, replace(selection, filters={}), time="bucket", allowed=CELL_COLUMNS, aliases={})
     if through is not None:
         condition += " AND commit_seq <= $through"
         parameters["through"] = through
     return connection.sql(
-        f"SELECT DISTINCT {IN_CELL} AS bucket, evaluator FROM scores"
-        f" WHERE commit_seq > $after AND {SCORED} AND subject_time IS NOT NULL AND {condition}",
-        params={**parameters, "after": after},
+        f"SELECT {IN_CELL} AS bucket, evaluator FROM scores"
+        f" WHERE commit_seq > $after AND {SCORED} AND subject_time IS NOT NULL AND {condition}"
+        f" UNION SELECT bucket, evaluator FROM score_cells WHERE grain = '{GONE}' AND {gone}",
+        params={**parameters, **bounds, "after": after},
     ).to_arrow_table()
 
 
 # --- keeping the cells -----------------------------------------------------------------------------------------------
 
 
+def forget_sums(connection: duckdb.DuckDBPyConnection, condition: str, parameters: Sequence[Any]) -> None:
+    """Has the sums made anew in which scores count that the open transaction is about to delete."""
+    connection.execute(
+        f"INSERT INTO score_cells (bucket, evaluator, grain) SELECT DISTINCT {IN_CELL}, evaluator, '{GONE}'"
+        f" FROM scores WHERE subject_time IS NOT NULL AND ({condition})",
+        list(parameters),
+    )
+
+
 def extend_cells(connection: duckdb.DuckDBPyConnection) -> int:
-    """Sums anew the cells that commits since the last time have touched; gives the number of their scores."""
+    """Makes the sums anew that commits since the last time have touched; gives the scores gone through."""
     after = position(connection, CURSOR)
     rows, through = connection.execute(
         "SELECT count(*), max(commit_seq) FROM"
         f" (SELECT commit_seq FROM scores WHERE commit_seq > $after ORDER BY commit_seq LIMIT {MAX_STEP})",
         {"after": after},
     ).fetchall()[0]
-    if not rows:
-        return 0
+    # One transaction from the reading on: what is deleted meanwhile is touched again.
+    connection.begin()
+    try:
+        _renew(connection, after, after if through is None else through)
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+    return int(rows)
+
+
+def _renew(connection: duckdb.DuckDBPyConnection, after: int, through: int) -> None:
     touched = _touched(connection, after, through)
     connection.register("late_cells", touched)
     try:
         cells = [_cells(connection, touched, grain, through) for grain in GRAINS] if touched.num_rows else []
-        connection.begin()
-        try:
-            connection.execute(
-                "DELETE FROM score_cells WHERE (bucket, evaluator) IN (SELECT (bucket, evaluator) FROM late_cells)"
-            )
-            for table in cells:
-                connection.register("new_cells", table)
-                connection.execute("INSERT INTO score_cells BY NAME SELECT * FROM new_cells")
-                connection.unregister("new_cells")
-            move(connection, CURSOR, through)
-            connection.commit()
-        except BaseException:
-            connection.rollback()
-            raise
+        connection.execute(
+            "DELETE FROM score_cells WHERE (bucket, evaluator) IN (SELECT (bucket, evaluator) FROM late_cells)"
+        )
+        for table in cells:
+            connection.register("new_cells", table)
+            connection.execute("INSERT INTO score_cells BY NAME SELECT * FROM new_cells")
+            connection.unregister("new_cells")
     finally:
         connection.unregister("late_cells")
-    return int(rows)
+    if through != after:
+        move(connection, CURSOR, through)
 
 
 def _grain(names: Sequence[str]) -> str:
@@ -237,6 +252,6 @@ def _cells(connection: duckdb.DuckDBPyConnection, touched: pa.Table, grain: Sequ
         f" AND ({IN_CELL}, evaluator) IN (SELECT (bucket, evaluator) FROM late_cells)",
     )
     return connection.sql(
-        _summed(list(keys), chosen, _centres(chosen)),
+        _summed(list(keys), chosen, few=True),
         params={"first": min(starts), "last": max(starts) + timedelta(seconds=CELL_SECONDS), "through": through},
     ).to_arrow_table()

@@ -58,7 +58,9 @@ CREATE OR REPLACE VIEW requests AS SELECT * FROM spans WHERE is_request;
 
 -- Between which times the spans and scores of a trace lie, in runs sorted by the hash of its id (see places.py).
 CREATE TABLE span_places (trace_hash UBIGINT, first_time TIMESTAMPTZ, last_time TIMESTAMPTZ);
+CREATE TABLE span_places_fresh (trace_hash UBIGINT, first_time TIMESTAMPTZ, last_time TIMESTAMPTZ);
 CREATE TABLE score_places (trace_hash UBIGINT, first_time TIMESTAMPTZ, last_time TIMESTAMPTZ);
+CREATE TABLE score_places_fresh (trace_hash UBIGINT, first_time TIMESTAMPTZ, last_time TIMESTAMPTZ);
 
 -- Sums of the scores of five minutes (see score_sums.py) by evaluator, and by what the grain names of tenant and model.
 CREATE TABLE score_cells (

@@ -34,7 +34,7 @@ def test_score_that_comes_again_is_stored_once(
     others = [_score(n, **{**first, "subject_time": moment(START + n)}) for n in range(10, 40)]
     assert store.put("scores", _score(1, **first), *others).rows == {"scores": 31}
     if followed:
-        Followers(store.database, least_run=1).follow(10)
+        Followers(store.database, run=50).follow(10)
         store.reopen()
     repeated = store.put("scores", _score(1, **{**first, **again}), _score(2, **first), _score(2, **first))
     assert (repeated.rows, repeated.duplicates) == ({"scores": 1}, {"scores": 2})

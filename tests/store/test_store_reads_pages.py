@@ -110,7 +110,7 @@ def test_page_behind_a_made_up_key_is_of_the_scope(store: Store, spans: list[dic
 @pytest.mark.parametrize("followed", [False, True], ids=["in_the_tail", "in_the_places"])
 def test_trace_is_found_whole_wherever_it_lies(store: Store, spans: list[dict[str, Any]], followed: bool) -> None:
     if followed:
-        assert Followers(store.database, least_run=1).follow(60) == len(spans)
+        assert Followers(store.database, run=50).follow(60) == len(spans)
         late = {**spans[0], "span_id": "f" * 16, "start_time": moment(START + 500)}
         store.put("spans", late)
         spans = [*spans, late]
@@ -126,7 +126,7 @@ def test_trace_is_found_whole_wherever_it_lies(store: Store, spans: list[dict[st
 def test_trace_with_the_same_hash_is_not_shown(store: Store) -> None:
     spans = _spans(random.Random(1), 12)
     store.put("spans", *spans)
-    Followers(store.database, least_run=1).step()
+    Followers(store.database, run=50).step()
     mine, other = (
         spans[0]["trace_id"],
         next(row["trace_id"] for row in spans if row["trace_id"] != spans[0]["trace_id"]),

@@ -10,6 +10,7 @@ import pytest
 from evals.estimates import summarize, summarize_sums
 from store.followers import Followers
 from store.scope import EVERYTHING, Scope, Selection, UnknownFilter, moment
+from store.score_sums import forget_sums
 from tests.store_kit import START, Store, as_table
 
 SOME = Scope(frozenset({"a", "b"}))
@@ -80,7 +81,7 @@ def _same(found: Any, expected: Any) -> None:
 @pytest.fixture(params=["none_followed", "half_followed", "all_followed"])
 def scores(store: Store, request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     rng = random.Random(11)
-    followers = Followers(store.database, least_run=1)
+    followers = Followers(store.database, run=50)
     rows = list(_scores(rng, 900))
     for first in range(0, 900, 300):
         store.put("scores", *rows[first : first + 300])
@@ -134,6 +135,24 @@ def test_scores_of_long_ago_that_come_late_count(store: Store) -> None:
         expected = _plain(rows, EVERYTHING, selection, ["evaluator", "model"], 300.0)
         _same(summarize_sums(sums, ["evaluator", "model", "bucket"]), expected)
         followers.step()
+
+
+def test_deleted_scores_are_in_no_sum_before_and_after_the_cells_follow(store: Store) -> None:
+    rows, followers = list(_scores(random.Random(7), 300)), Followers(store.database)
+    store.put("scores", *rows)
+    followers.step()
+    connection = store.database.cursor()
+    connection.begin()
+    forget_sums(connection, "tenant = ?", ["a"])
+    connection.execute("DELETE FROM scores WHERE tenant = 'a'")
+    connection.commit()
+    left = [row for row in rows if row["tenant"] != "a"]
+    selection, by = Selection(start=START), ["evaluator", "model"]
+    for _ in range(2):
+        sums = store.reads.score_sums(EVERYTHING, selection, ["model"], 300.0)
+        _same(summarize_sums(sums, [*by, "bucket"]), _plain(left, EVERYTHING, selection, by, 300.0))
+        followers.step()
+    assert store.sql("SELECT count(*) FROM score_cells WHERE grain = 'gone' OR tenant = 'a'") == [(0,)]
 
 
 @pytest.mark.parametrize(
