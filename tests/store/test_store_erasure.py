@@ -27,7 +27,9 @@ def world(store: Store) -> None:
         {"score_id": "4", "trace_id": SHARED, "span_id": "your turn"},
         {"score_id": "5", "trace_id": OTHER},
     )
-    store.put("log_records", *({"record_id": trace[0], "trace_id": trace, "time": moment(START)} for trace in (MINE, OTHER)))
+    store.put(
+        "log_records", *({"record_id": trace[0], "trace_id": trace, "time": moment(START)} for trace in (MINE, OTHER))
+    )
     store.put("drift_results", {"result_id": "d", "evidence": json.dumps({"worst_samples": [MINE, OTHER]})})
     store.put("incidents", {"incident_id": "i", "context": json.dumps({"slowest": [{"trace_id": SHARED}]})})
 
