@@ -10,19 +10,18 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.answers import LATEST_SECONDS
 from store.batch import with_columns
 from store.fills import Fill
-from store.fingerprints import Fingerprints, RecentIds, Words, has_repeats
+from store.fingerprints import Fingerprints, Words, has_repeats
+from store.kin import Kin, Mask, Prints, Rows, is_true
 from store.requests import (
     CALL_KINDS,
     ENGINE_COLUMNS,
     FACTS,
-    MAX_SPANS_PER_TRACE,
     PROMPT_KEY,
     Decision,
     RequestResolver,
@@ -36,50 +35,37 @@ UPDATES = pa.schema([SPANS.field(name) for name in ("trace_id", "span_id", "star
 
 # Traces whose spans are held as objects, 3 KB each; those before them are read back when more of them comes.
 HELD_TRACES = 10_000
-# More commits than this are looked for between the first and the last of them.
-MAX_COMMITS = 200
-
 # Calls that may come without their answer, and answers without their call: they meet across traces (`answers.py`).
 APART = (
     "kind = 'llm' AND vantage = 'client' AND coalesce(response_id, '') = ''"
     " AND (start_time = end_time OR response_model IS NULL AND output_tokens IS NULL)"
 )
-_PROMPT = "CASE WHEN kind = 'llm' AND response_id IS NULL AND vantage = 'client' THEN md5(input_messages) END"
-_STORED = ", ".join([*FACTS, f"{_PROMPT} AS {PROMPT_KEY}", "request_id", "is_request", "engine_span_id"])
-
 # Made once: whenever pyarrow converts a value of Python it looks for a module that is not there, for 0.3 ms.
 _CALLS = pa.array(sorted(CALL_KINDS))
 _LLM, _CLIENT, _EMPTY, _COLON = map(pa.scalar, ("llm", "client", "", ":"))
-_NULL, _NO = pa.scalar(None, TEXT), pa.scalar(False)
-
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+_NULL = pa.scalar(None, TEXT)
 
 
 class Pairing:
-    """Knows the traces and responses of a bounded window.  One thread's, as the writer is."""
+    """Decides for each commit what its spans' rows say of their requests.  One thread's, as the writer is."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, fingerprints: Fingerprints, settings: StoreSettings
     ) -> None:
         self._connection = connection
-        self._fingerprints = fingerprints
         self._seconds = settings.request_window_seconds
-        self._traces = RecentIds(settings.duplicate_window_spans, self._seconds)
-        self._responses = RecentIds(settings.duplicate_window_spans, self._seconds)
+        self._kin = Kin(connection, fingerprints, settings.duplicate_window_spans, self._seconds)
         self._resolver: RequestResolver | None = None
-        self._new: tuple[Words, Words] | None = None
+        self._new: Prints | None = None
 
     @property
     def nbytes(self) -> int:
-        """Memory of the fingerprints."""
-        return self._traces.nbytes + self._responses.nbytes
+        """Memory of what is known of stored spans."""
+        return self._kin.nbytes
 
-    def add(self, spans: pa.Table, seqs: Rows, now: float) -> None:
-        """Remembers spans that are stored, each of its commit, committed at `now` at the latest."""
-        traces, responses, asked = self._prints(spans, calls_of(spans))
-        self._traces.add(traces, seqs, now)
-        self._responses.add(responses, seqs[asked], now)
+    def remember(self, spans: pa.Table, seqs: Rows, now: float) -> None:
+        """Takes note of spans that are stored, each of its commit, committed at `now` at the latest."""
+        self._kin.add(self._kin.prints(spans, calls_of(spans)), seqs, now)
 
     def decide(self, spans: pa.Table, seq: int, now: float) -> tuple[pa.Table, pa.Table, int]:
         """`spans` with their request columns, the updates due to earlier spans, and the first commit of those.
@@ -88,21 +74,18 @@ class Pairing:
         """
         if self._resolver is None:
             self._resolver = self._started(seq, now)
-        resolver = self._resolver
         calls = calls_of(spans)
-        traces, responses, asked = self._prints(spans, calls)
-        self._new = np.unique(traces) if has_repeats(traces) else traces, responses
-        slow = _entangled(spans, calls, traces)
-        _add_repeated(slow, responses, asked)
-        self._load_kin(resolver, spans, (traces, responses, asked), slow, seq, now)
-        if not slow.any():
+        self._new = prints = self._kin.prints(spans, calls)
+        rows = np.flatnonzero(self._entangled(spans, calls, prints, seq))
+        if not rows.size:
             return _alone(spans, calls), UPDATES.empty_table(), seq
-        rows = np.flatnonzero(slow)
         taken = spans.take(pa.array(rows))
+        self._load(self._resolver, self._relatives(taken, seq), seq, now)
         facts = taken.select(FACTS).append_column(PROMPT_KEY, _prompt_keys(taken))
-        decisions = resolver.resolve(facts.to_pylist(), now)
-        filled, updates = _apply(_alone(spans, calls & ~slow), taken, rows, decisions)
-        return filled, updates, self._first_commit(updates, seq)
+        decisions = self._resolver.resolve(facts.to_pylist(), now)
+        calls[rows] = False
+        filled, updates = _apply(_alone(spans, calls), taken, rows, decisions)
+        return filled, updates, self._kin.first_commit(updates["trace_id"], seq)
 
     def fills(self) -> list[Fill]:
         """What the spans of the last `decide` have requests' rows take over; given once."""
@@ -111,9 +94,7 @@ class Pairing:
     def committed(self, seq: int, now: float) -> None:
         """What was decided last is stored."""
         if self._new is not None:
-            traces, responses = self._new
-            self._traces.add(traces, seq, now)
-            self._responses.add(responses, seq, now)
+            self._kin.add(self._new, np.full(self._new.traces.size, seq), now)
         self._new = None
 
     def rolled_back(self) -> None:
@@ -121,71 +102,25 @@ class Pairing:
         self._new = None
         self._resolver = None
 
-    def _prints(self, spans: pa.Table, calls: Mask) -> tuple[Words, Words, Rows]:
-        """Fingerprints of all rows' traces, of calls' responses, and the rows of the latter."""
-        traces = self._fingerprints.of(spans["trace_id"])
-        ids = spans["response_id"]
-        if ids.null_count == len(ids):
-            return traces, np.empty(0, np.uint64), np.empty(0, np.int64)
-        asked = np.flatnonzero(calls & _is_true(pc.not_equal(ids, _EMPTY)))
-        return traces, self._fingerprints.of(ids.take(pa.array(asked))), asked
+    def _entangled(self, spans: pa.Table, calls: Mask, prints: Prints, seq: int) -> Mask:
+        """Rows that cannot be decided alone: they have kin in the store or in this commit."""
+        slow = _apart(spans, calls)
+        for rows in (*self._kin.known(prints, seq), prints.asked[_repeated(prints.responses)]):
+            slow[rows] = True
+        if has_repeats(prints.traces):
+            slow |= _shared(spans, calls, prints.traces)
+            # All rows of a trace are decided together.
+            slow |= np.isin(prints.traces, prints.traces[slow])
+        return slow
 
-    def _load_kin(
-        self,
-        resolver: RequestResolver,
-        spans: pa.Table,
-        prints: tuple[Words, Words, Rows],
-        slow: Mask,
-        seq: int,
-        now: float,
-    ) -> None:
-        """Marks what has kin in the store, and has the resolver know those."""
-        traces, responses, asked = prints
-        of_traces, commits = self._traces.find(traces, seq)
-        of_responses, answered = self._responses.find(responses, seq)
-        slow[of_traces] = True
-        slow[asked[of_responses]] = True
-        # All rows of a trace are decided together.
-        if not slow.any():
-            return
-        slow |= np.isin(traces, traces[slow])
-        names = set(_at(spans["trace_id"], of_traces))
-        if of_responses.size:
-            said = set(_at(spans["response_id"], asked[of_responses]))
-            others = sorted(self._traces_of_responses(said, answered) - names)
-            _, more = self._traces.find(self._fingerprints.of(pa.chunked_array([others], TEXT)), seq)
-            names |= set(others)
-            commits = np.concatenate([commits, answered, more])
-        self._load(resolver, {name for name in names if not resolver.holds(name)}, commits, now)
+    def _relatives(self, spans: pa.Table, seq: int) -> set[str]:
+        """The traces of these spans, and of stored calls with the same responses."""
+        responses = set(spans["response_id"].to_pylist()) - {None, ""}
+        return {*spans["trace_id"].to_pylist(), *self._kin.traces_of(responses, seq)} - {None}
 
-    def _first_commit(self, updates: pa.Table, seq: int) -> int:
-        """The first commit that may have stored any of these spans."""
-        traces = np.unique(self._fingerprints.of(updates["trace_id"]))
-        found, commits = self._traces.find(traces, seq)
-        return int(commits.min(initial=seq)) if np.unique(found).size == traces.size else 0
-
-    def _traces_of_responses(self, responses: set[str], commits: Rows) -> set[str]:
-        where, parameters = _of_commits(commits)
-        rows = self._connection.execute(
-            f"SELECT DISTINCT trace_id FROM spans WHERE {where} AND response_id IN (SELECT unnest($ids))",
-            {**parameters, "ids": list(responses)},
-        ).fetchall()
-        return {trace for (trace,) in rows if trace is not None}
-
-    def _load(self, resolver: RequestResolver, names: set[str], commits: Rows, now: float) -> None:
-        """Has the resolver know the stored spans of these traces that were seen within the window."""
-        if not names or not commits.size:
-            return
-        where, parameters = _of_commits(np.unique(commits))
-        rows = self._connection.sql(
-            f"SELECT {_STORED} FROM spans WHERE {where} AND trace_id IN (SELECT unnest($names))"
-            " AND start_time IS NOT NULL AND end_time IS NOT NULL"
-            " QUALIFY max(committed_at) OVER (PARTITION BY trace_id) > $since"
-            " AND row_number() OVER (PARTITION BY trace_id ORDER BY commit_seq DESC, rowid DESC)"
-            f" <= {MAX_SPANS_PER_TRACE} ORDER BY commit_seq, rowid",
-            params={**parameters, "names": list(names), "since": moment(now - self._seconds)},
-        ).to_arrow_table()
-        resolver.restore(rows.to_pylist(), now)
+    def _load(self, resolver: RequestResolver, traces: set[str], seq: int, now: float) -> None:
+        """Has the resolver know what is stored of these traces."""
+        resolver.restore(self._kin.read(traces, resolver.holds, seq, now), now)
         resolver.fills()  # were written when the rows were
 
     def _started(self, seq: int, now: float) -> RequestResolver:
@@ -196,9 +131,7 @@ class Pairing:
             f" ORDER BY commit_seq DESC LIMIT {HELD_TRACES // 10}",
             {"since": moment(now - min(self._seconds, 2 * LATEST_SECONDS))},
         ).fetchall()
-        names = sorted({trace for (trace,) in rows if trace is not None})
-        _, commits = self._traces.find(self._fingerprints.of(pa.chunked_array([names], TEXT)), seq)
-        self._load(resolver, set(names), commits, now)
+        self._load(resolver, {trace for (trace,) in rows if trace is not None}, seq, now)
         return resolver
 
 
@@ -207,30 +140,14 @@ def calls_of(spans: pa.Table) -> Mask:
     return np.asarray(pc.is_in(spans["kind"], _CALLS).to_numpy(), bool)
 
 
-def _of_commits(commits: Rows) -> tuple[str, dict[str, Any]]:
-    """A condition for rows of these commits.  They lie together: other row groups are left out by their bounds."""
-    parameters: dict[str, Any] = {"first": int(commits.min()), "last": int(commits.max())}
-    if commits.size > MAX_COMMITS:
-        return "commit_seq BETWEEN $first AND $last", parameters
-    parameters["commits"] = commits.tolist()
-    return "commit_seq BETWEEN $first AND $last AND commit_seq IN (SELECT unnest($commits))", parameters
-
-
-def _entangled(spans: pa.Table, calls: Mask, traces: Words) -> Mask:
-    """Rows that cannot be decided alone, by what this commit says.
-
-    Those of a trace with several calls, or with a call and another span that says whose session it is; and calls that
-    may have come apart from their answer.
-    """
-    slow = _apart(spans, calls)
-    if has_repeats(traces):
-        _, group, sizes = np.unique(traces, return_inverse=True, return_counts=True)
-        several = np.bincount(group, weights=calls) > 1
-        sessions = ~calls & (_is_said(spans["session_id"]) | _is_said(spans["user_id"]))
-        several[group[sessions]] = True
-        several &= sizes > 1
-        slow |= several[group]
-    return slow
+def _shared(spans: pa.Table, calls: Mask, traces: Words) -> Mask:
+    """Rows of a trace with several calls, or with a call and another span that says whose session it is."""
+    _, group, sizes = np.unique(traces, return_inverse=True, return_counts=True)
+    several = np.bincount(group, weights=calls) > 1
+    sessions = ~calls & (_is_said(spans["session_id"]) | _is_said(spans["user_id"]))
+    several[group[sessions]] = True
+    found: Mask = (several & (sizes > 1))[group]
+    return found
 
 
 def _apart(spans: pa.Table, calls: Mask) -> Mask:
@@ -239,33 +156,26 @@ def _apart(spans: pa.Table, calls: Mask) -> Mask:
     found = pc.or_kleene(silent, pc.equal(spans["start_time"], spans["end_time"]))
     found = pc.and_kleene(found, pc.equal(spans["vantage"], _CLIENT))
     # A null is no.
-    return calls & _is_true(found) & ~_is_true(pc.not_equal(spans["response_id"], _EMPTY))
+    return calls & is_true(found) & ~is_true(pc.not_equal(spans["response_id"], _EMPTY))
 
 
-def _add_repeated(slow: Mask, responses: Words, asked: Rows) -> None:
-    """Marks calls that share a response id."""
-    if has_repeats(responses):
-        _, group, sizes = np.unique(responses, return_inverse=True, return_counts=True)
-        slow[asked[sizes[group] > 1]] = True
-
-
-def _is_true(column: pa.ChunkedArray) -> Mask:
-    return np.asarray(pc.fill_null(column, _NO).to_numpy(), bool)
+def _repeated(fingerprints: Words) -> Mask:
+    """Which come more than once."""
+    if not has_repeats(fingerprints):
+        return np.zeros(fingerprints.size, bool)
+    _, group, sizes = np.unique(fingerprints, return_inverse=True, return_counts=True)
+    found: Mask = sizes[group] > 1
+    return found
 
 
 def _is_said(column: pa.ChunkedArray) -> Mask:
     return np.asarray(column.is_valid().to_numpy(), bool)
 
 
-def _at(column: pa.ChunkedArray, rows: Rows) -> list[Any]:
-    values: list[Any] = column.take(pa.array(rows, pa.int64())).to_pylist()
-    return values
-
-
 def _prompt_keys(table: pa.Table) -> pa.Array:
     """The hash of the prompt where a call and its answer may come apart, which only few do; else null."""
-    apart = _is_true(pc.equal(table["kind"], _LLM)) & ~_is_said(table["response_id"])
-    apart &= _is_true(pc.equal(table["vantage"], _CLIENT))
+    apart = is_true(pc.equal(table["kind"], _LLM)) & ~_is_said(table["response_id"])
+    apart &= is_true(pc.equal(table["vantage"], _CLIENT))
     if not apart.any():
         return pa.nulls(table.num_rows, TEXT)
     prompts = zip(apart, table["input_messages"].to_pylist(), strict=True)

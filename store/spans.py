@@ -97,7 +97,7 @@ class SpanIntake:
         recent = spans.filter(spans["recent"])
         if recent.num_rows:
             newest = recent["committed_at"].cast(pa.int64()).to_numpy().max()
-            self.pairing.add(recent, recent["commit_seq"].to_numpy(), float(newest) / 1e6)
+            self.pairing.remember(recent, recent["commit_seq"].to_numpy(), float(newest) / 1e6)
 
 
 def _update(rows: str) -> str:
