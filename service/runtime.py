@@ -64,6 +64,8 @@ LOG = logging.getLogger("tidegauge.service")
 GAUGES_EVERY_SECONDS = 10.0
 STORE_EVERY_SECONDS = 2.0
 FOLLOW_EVERY_SECONDS = 15.0
+# How old a span may be that an evaluation names by its response alone.
+SUBJECT_SECONDS = 86400.0
 COUNT_EVERY_SECONDS = 2.0
 
 
@@ -118,7 +120,7 @@ class Service:
         self.served.add(partial(exposition, self.receiver.series))
 
     def _subjects(self, traces: Sequence[str], responses: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        return self.reads.query("subjects", traces=list(traces), responses=list(responses))
+        return self.reads.subjects(traces, responses, since=self.clock.now() - SUBJECT_SECONDS)
 
     def _remote_writers(self) -> list[RemoteWriter]:
         def page() -> str:

@@ -18,8 +18,6 @@ from store.places import SCORE_PLACES, find
 
 # These scores' time is their subject's, and the same whenever they are computed.
 OWN_SOURCES = ("online", "offline")
-# A batch of more traces than this is looked for in all scores at once.
-MAX_TRACES = 100
 
 
 def known_scores(connection: duckdb.DuckDBPyConnection, scores: pa.Table) -> set[str]:
@@ -42,18 +40,12 @@ def _of_others(connection: duckdb.DuckDBPyConnection, scores: pa.Table) -> set[s
     found = _among(connection, scores.filter(pc.is_null(scores["trace_id"])), "trace_id IS NULL")
     traced = scores.filter(pc.is_valid(scores["trace_id"]))
     traces = pc.unique(traced["trace_id"]).to_pylist()
-    if len(traces) > MAX_TRACES:
+    place = find(connection, SCORE_PLACES, *traces) if traces else None
+    if place is None:
+        return found
+    if place.first is None or place.last is None:
         return found | _among(connection, traced, "true")
-    for trace_id in traces:
-        place = find(connection, SCORE_PLACES, trace_id)
-        if place is not None:
-            mine = traced.filter(pc.equal(traced["trace_id"], trace_id))
-            found |= (
-                _among(connection, mine, "true")
-                if place.first is None or place.last is None
-                else _between(connection, mine, place.first, place.last)
-            )
-    return found
+    return found | _between(connection, traced, place.first, place.last)
 
 
 def _between(connection: duckdb.DuckDBPyConnection, scores: pa.Table, first: datetime, last: datetime) -> set[str]:

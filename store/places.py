@@ -68,22 +68,26 @@ def of_filtered_trace(connection: duckdb.DuckDBPyConnection, places: Places, sel
     return ("true", {}) if trace_id is None else of_trace(connection, places, trace_id)
 
 
-def find(connection: duckdb.DuckDBPyConnection, places: Places, trace_id: str) -> Range | None:
-    """The times between which all rows of a trace lie; None if it has none.
+def find(connection: duckdb.DuckDBPyConnection, places: Places, *trace_ids: str) -> Range | None:
+    """The times between which all rows of some traces lie; None if there are none.
 
     Another trace with the same hash only makes the range longer, so rows are to be asked for by id, too.
     """
+    # One hash is compared with the bounds of each row group.
+    one = len(trace_ids) == 1
+    hashed = "= md5_number_lower($traces[1])" if one else "IN (SELECT md5_number_lower(unnest($traces)))"
+    named = "= $traces[1]" if one else "IN (SELECT unnest($traces))"
     (row,) = connection.execute(
         f"""
         SELECT epoch_us(min(first_time)), epoch_us(max(last_time)), count(*), count(last_time) FROM (
-            SELECT first_time, last_time FROM {places.name} WHERE trace_hash = md5_number_lower($trace::VARCHAR)
+            SELECT first_time, last_time FROM {places.name} WHERE trace_hash {hashed}
             UNION ALL
-            SELECT first_time, last_time FROM {places.fresh} WHERE trace_hash = md5_number_lower($trace::VARCHAR)
+            SELECT first_time, last_time FROM {places.fresh} WHERE trace_hash {hashed}
             UNION ALL
-            SELECT {places.time}, {places.time} FROM {places.source} WHERE commit_seq > $after AND trace_id = $trace
+            SELECT {places.time}, {places.time} FROM {places.source} WHERE commit_seq > $after AND trace_id {named}
         )
         """,
-        {"trace": trace_id, "after": position(connection, places.name)},
+        {"traces": list(trace_ids), "after": position(connection, places.name)},
     ).fetchall()
     first, last, found, timed = row
     if not found:

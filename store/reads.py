@@ -2,8 +2,8 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.resources import files
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from store.database import Database, StoreUnreadable
 from store.health import Trouble, invalidated
 from store.order import NEWEST_SCORES
-from store.places import SCORE_PLACES, SPAN_PLACES, of_filtered_trace, of_trace
+from store.places import SCORE_PLACES, SPAN_PLACES, find, of_filtered_trace, of_trace
 from store.scope import (
     DIMENSIONS,
     SCORE_ALIASES,
@@ -23,7 +23,7 @@ from store.scope import (
     moment,
     where,
 )
-from store.score_sums import score_sums
+from store.score_sums import covered, score_sums
 from store.tables import SCORES, SPANS, TIME
 
 JSON_COLUMNS = frozenset(
@@ -35,6 +35,16 @@ ATTEMPTS = 3
 Work = Callable[[duckdb.DuckDBPyConnection], pa.Table]
 
 
+# Reads of long times at once, and reads at all: the rest wait, so that neither ingest nor memory gives out.
+HEAVY, ALL = 1, 4
+WAIT_SECONDS = 20.0
+EARLIEST, LATEST = moment(0.0), moment(253_402_300_799.0)
+
+
+class ReadRefused(Exception):
+    """The store has no room for this question now."""
+
+
 class UnknownSignal(Exception):
     """A signal's column that does not exist."""
 
@@ -42,9 +52,12 @@ class UnknownSignal(Exception):
 class Reads:
     """Named queries; safe to call from any thread."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, wait_seconds: float = WAIT_SECONDS) -> None:
+        """`wait_seconds` is how long a question waits for its turn before ReadRefused."""
         self._database = database
+        self._wait = wait_seconds
         self._local = threading.local()
+        self._all, self._heavy = threading.BoundedSemaphore(ALL), threading.BoundedSemaphore(HEAVY)
 
     # --- for sequential readers -------------------------------------------------------------------------------------
 
@@ -84,7 +97,8 @@ class Reads:
             sql = _named("signal_spans").replace("{value}", f"r.{_quoted(name)}")
         else:
             raise UnknownSignal(f"{column!r} is no signal; write spans.<column> or scores.<evaluator>")
-        return self._arrow(sql.replace("{dimensions}", "".join(", " + item for item in expressions)), parameters)
+        sql = sql.replace("{dimensions}", "".join(", " + item for item in expressions))
+        return self._arrow(sql, parameters, heavy=True)
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -110,6 +124,19 @@ class Reads:
             condition, parameters = of_trace(connection, SPAN_PLACES, trace_id)
             sql = _named("subject").replace("{of_trace}", condition)
             return asked(connection, sql, {**parameters, "tenants": tenants, "span": span_id})
+
+        return self.together(found)
+
+    def subjects(self, traces: Sequence[str], responses: Sequence[str], *, since: float) -> list[dict[str, Any]]:
+        """What scores can be about: spans of these traces, and spans since a moment that got these responses."""
+
+        def found(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+            place = find(connection, SPAN_PLACES, *traces) if traces else None
+            first, last = (LATEST, EARLIEST) if place is None else (place.first or EARLIEST, place.last or LATEST)
+            if responses:
+                first, last = min(first, moment(since)), LATEST
+            parameters = {"traces": list(traces), "responses": list(responses), "first": first, "last": last}
+            return asked(connection, _named("subjects"), parameters)
 
         return self.together(found)
 
@@ -166,7 +193,8 @@ class Reads:
         def found(connection: duckdb.DuckDBPyConnection) -> pa.Table:
             return score_sums(connection, scope, selection, group_by, interval)
 
-        return _in_utc(self._ask(lambda connection: _in_one_state(connection, found)))
+        heavy = not covered(selection, group_by, interval)
+        return _in_utc(self._ask(lambda connection: _in_one_state(connection, found), heavy=heavy))
 
     # --- the rest ---------------------------------------------------------------------------------------------------
 
@@ -187,18 +215,33 @@ class Reads:
         connection: duckdb.DuckDBPyConnection = self._local.connection
         return connection
 
-    def _arrow(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
-        return self._ask(lambda connection: asked(connection, sql, parameters))
+    def _arrow(self, sql: str, parameters: Mapping[str, Any], *, heavy: bool = False) -> pa.Table:
+        return self._ask(lambda connection: asked(connection, sql, parameters), heavy=heavy)
 
     def together(self, work: Work) -> list[dict[str, Any]]:
         """What several statements find in one state of the store, as rows."""
         return _rows(self._ask(lambda connection: _in_one_state(connection, work)))
 
-    def _ask(self, work: Work) -> pa.Table:
+    def _ask(self, work: Work, *, heavy: bool = False) -> pa.Table:
+        with self._turn(self._heavy) if heavy else nullcontext(), self._turn(self._all):
+            return self._answer(work)
+
+    @contextmanager
+    def _turn(self, places: threading.BoundedSemaphore) -> Iterator[None]:
+        if not places.acquire(timeout=self._wait):
+            raise ReadRefused("Too many questions are being answered; try again shortly.")
+        try:
+            yield
+        finally:
+            places.release()
+
+    def _answer(self, work: Work) -> pa.Table:
         for attempt in range(ATTEMPTS):
             generation = self._database.generation
             try:
                 return work(self._connection())
+            except duckdb.OutOfMemoryException as error:
+                raise ReadRefused("The question needs more than store.memory_limit; ask for a shorter time.") from error
             except duckdb.Error as error:
                 if attempt == ATTEMPTS - 1 or not self._opened_anew(generation, error):
                     raise
@@ -217,8 +260,8 @@ class Reads:
                 self._database.revive(generation)
         return self._database.generation != generation
 
-    def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return _rows(self._arrow(sql, parameters))
+    def _fetch(self, sql: str, parameters: Mapping[str, Any], *, heavy: bool = False) -> list[dict[str, Any]]:
+        return _rows(self._arrow(sql, parameters, heavy=heavy))
 
 
 def _in_one_state(connection: duckdb.DuckDBPyConnection, work: Work) -> pa.Table:

@@ -114,7 +114,7 @@ class Pages:
             sql = sql.replace(" GROUP BY ALL ORDER BY requests DESC, ALL", "")
         else:
             sql = sql.replace("DESC, ALL", "DESC, " + ", ".join(group_by))
-        return self._reads._fetch(sql, parameters)
+        return self._reads._fetch(sql, parameters, heavy=True)
 
     def activity(self, scope: Scope, selection: Selection, group_by: str) -> list[dict[str, Any]]:
         """Requests, failures, and median and 95th percentile of the time to first token, by one dimension."""
@@ -130,6 +130,7 @@ class Pages:
             " sum(output_tokens)::BIGINT AS output_tokens"
             f" FROM requests WHERE {condition} GROUP BY ALL ORDER BY requests DESC, value LIMIT 50",
             parameters,
+            heavy=True,
         )
 
     def rate(self, scope: Scope, selection: Selection, seconds: float) -> list[dict[str, Any]]:
@@ -140,6 +141,7 @@ class Pages:
             " count(*) FILTER (status = 'error') AS failed_requests"
             f" FROM requests WHERE {condition} GROUP BY ALL ORDER BY time",
             {**parameters, "width": int(seconds * 1e6)},
+            heavy=True,
         )
 
     def drift(self, scope: Scope, *, since: float) -> list[dict[str, Any]]:

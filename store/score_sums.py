@@ -86,9 +86,15 @@ def score_sums(
     for name in by:
         if name not in SCORE_FILTERS:
             raise UnknownFilter(f"cannot group by {name!r}; there are {', '.join(sorted(SCORE_FILTERS))}")
-    if interval == CELL_SECONDS and {*by, *selection.filters} <= CELL_COLUMNS and selection.start is not None:
+    if covered(selection, group_by, interval):
         return _from_cells(connection, scope, selection, by)
     return _from_scores(connection, scope, selection, by, interval)
+
+
+def covered(selection: Selection, group_by: Sequence[str], interval: float | None) -> bool:
+    """Whether the cells answer most of it."""
+    known = {"evaluator", *group_by, *selection.filters} <= CELL_COLUMNS
+    return interval == CELL_SECONDS and known and selection.start is not None
 
 
 def _from_scores(

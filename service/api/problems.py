@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from service.api.answers import dumps
 from store.database import StoreUnreadable
+from store.reads import ReadRefused
 from store.scope import UnknownFilter
 from store.writer import StoreOverloaded, StoreUnavailable
 
@@ -97,6 +98,10 @@ def install(app: FastAPI) -> None:
     async def _unavailable(request: Request, _error: StoreUnavailable) -> Response:
         problem = Problem(503, "Nothing can be stored now; see /readyz.", headers={"Retry-After": "10"})
         return _answer(request, problem)
+
+    @app.exception_handler(ReadRefused)
+    async def _refused(request: Request, error: ReadRefused) -> Response:
+        return _answer(request, Problem(503, str(error), headers={"Retry-After": "5"}))
 
     @app.exception_handler(StoreUnreadable)
     async def _unreadable(request: Request, error: StoreUnreadable) -> Response:

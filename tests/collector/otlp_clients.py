@@ -78,9 +78,7 @@ def take_in(store: Store, bodies: Sent) -> None:
         store.clock,
         store.metrics,
         KEY,
-        subjects=lambda traces, responses: store.reads.query(
-            "subjects", traces=list(traces), responses=list(responses)
-        ),
+        subjects=lambda traces, responses: store.reads.subjects(traces, responses, since=0.0),
     )
 
     async def send() -> None:

@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def receiver(store: Store, submit: Submit | None = None, **settings: Any) -> OtlpReceiver:
     def subjects(traces: Any, responses: Any) -> Any:
-        return store.reads.query("subjects", traces=list(traces), responses=list(responses))
+        return store.reads.subjects(traces, responses, since=0.0)
 
     chosen = OtlpSettings(**settings)
     return OtlpReceiver(chosen, submit or store.writer.submit, store.clock, store.metrics, KEY, subjects=subjects)

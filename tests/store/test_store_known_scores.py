@@ -41,7 +41,7 @@ def test_score_that_comes_again_is_stored_once(
     assert store.sql("SELECT count(*), count(DISTINCT score_id) FROM scores") == [(32, 32)]
 
 
-def test_batch_about_more_traces_than_are_looked_up_one_by_one_is_stored_once(store: Store) -> None:
+def test_batch_about_many_traces_is_stored_once(store: Store) -> None:
     rows = [_score(number, **{**HUMAN, "trace_id": f"t{number}"}) for number in range(150)]
     assert store.put("scores", *rows).rows == {"scores": 150}
     assert store.put("scores", *rows).duplicates == {"scores": 150}
