@@ -30,7 +30,7 @@ def put_recording(store: Store) -> None:
             scores.append({
                 "score_id": f"c{index}", "subject_type": "span", "subject_id": f"s{index}", "trace_id": trace,
                 "span_id": f"s{index}", "evaluator": "refusal", "version": "1", "value": row["refusal"],
-                "status": "scored", "source": "online", **dimensions,
+                "status": "scored", "source": "online", "subject_time": moment(START + row["seconds"]), **dimensions,
             })  # fmt: skip
     store.put("spans", *spans)
     store.put("scores", *scores)
