@@ -141,10 +141,15 @@ class RecentIds:
         """Memory of the entries and their bitmaps."""
         return sum(run.nbytes for run in self._runs)
 
-    def add(self, fingerprints: Words, seq: int | npt.NDArray[np.int64], now: float) -> None:
-        """Remembers fingerprints of the commit `seq`, or of one for each, committed at `now` at the latest."""
+    def add(self, fingerprints: Words, seq: int | npt.NDArray[np.int64], now: float, once: bool = False) -> None:
+        """Remembers fingerprints of the commit `seq`, or of one for each, committed at `now` at the latest.
+
+        With `once`, one that comes repeatedly in a commit is kept once.
+        """
         seqs = np.asarray(seq).astype(np.uint64)
         entries = np.sort((fingerprints | (seqs & SEQ_MASK))[-self._most :])
+        if once:
+            entries = entries[np.concatenate([[True], entries[1:] != entries[:-1]])] if entries.size else entries
         if entries.size:
             self._runs.append(_Run(entries, now))
             self._merge()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.fingerprints import Fingerprints, RecentIds, Words, has_repeats
+from store.fingerprints import Fingerprints, RecentIds, Words
 from store.requests import CALL_KINDS, FACTS, MAX_SPANS_PER_TRACE, PROMPT_KEY
 from store.scope import moment
 
@@ -67,11 +67,7 @@ class Kin:
 
     def add(self, prints: Prints, seqs: Rows, now: float) -> None:
         """Remembers stored spans, each of its commit; committed at `now` at the latest."""
-        traces, of = prints.traces, seqs
-        if has_repeats(traces):
-            traces, first = np.unique(traces, return_index=True)
-            of = seqs[first]
-        self._traces.add(traces, of, now)
+        self._traces.add(prints.traces, seqs, now, once=True)
         self._responses.add(prints.responses, seqs[prints.asked], now)
 
     def known(self, prints: Prints, seq: int) -> tuple[Rows, Rows]:

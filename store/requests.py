@@ -159,15 +159,43 @@ class RequestResolver:
         return decisions
 
     def restore(self, rows: Iterable[Mapping[str, Any]], now: float) -> None:
-        """Rebuilds the window from what is stored: rows with FACTS, request_id, is_request and engine_span_id."""
-        for row in rows:
-            span = self._remember(row, now)
-            if span is None:
-                continue
-            call = self._pair(span)[0]
-            if row["request_id"]:
-                call.request_id = row["request_id"]
-            span.written = (row["request_id"], bool(row["is_request"]), row["engine_span_id"])
+        """Remembers what was decided: stored rows with FACTS, request_id, is_request and engine_span_id."""
+        spans = [span for row in rows if (span := self._remember(row, now)) is not None]
+        calls: dict[str, Call] = {}
+        for span in spans:
+            self._place(span)
+            request_id = span.facts["request_id"] or f"{span.trace_id}:{span.span_id}"
+            call = None if span.wraps else calls.get(request_id) or self._call_of(request_id)
+            if call is None:
+                call = Call(request_id)
+            if not span.wraps:
+                calls[request_id] = call
+            call.members.append(span)
+            span.call = call
+            span.written = (span.facts["request_id"], bool(span.facts["is_request"]), span.facts["engine_span_id"])
+        for span in spans:
+            # Those that are no requests have met before.
+            if span.facts["is_request"]:
+                self._answers.meet(span.facts, span)
+
+    def _call_of(self, request_id: str) -> Call | None:
+        """The call of this name, if the span that it is named after is remembered and of a call with others."""
+        trace_id, _, span_id = request_id.rpartition(":")
+        trace = self._traces.get(trace_id)
+        span = trace.calls.get(span_id) if trace is not None else None
+        call = span.call if span is not None and not span.wraps else None
+        return call if call is not None and call.request_id == request_id else None
+
+    def _place(self, span: Span) -> None:
+        """How deep a restored span lies, and whether it wraps others; what pairing it would have found out."""
+        trace = self._traces[span.trace_id]
+        seen = {id(span)}
+        above = self._nearest_above(span, trace)
+        while above is not None and id(above) not in seen:
+            seen.add(id(above))
+            span.depth += 1
+            above = self._nearest_above(above, trace)
+        span.wraps = len(self._peers_below(span, trace)) > 1
 
     def _remember(self, row: Mapping[str, Any], now: float) -> Span | None:
         trace_id, span_id = row["trace_id"], row["span_id"]
@@ -221,8 +249,7 @@ class RequestResolver:
             ]
         if not relatives and not span.wraps:
             relatives = self._contained(span, trace)
-        # Of restored spans those that are no requests have met before.
-        if span.facts.get("is_request", True) and (met := self._answers.meet(span.facts, span)) is not None:
+        if (met := self._answers.meet(span.facts, span)) is not None:
             relatives = [*relatives, met]
         call = span.call = Call(request_id=f"{span.trace_id}:{span.span_id}", members=[span])
         for other in relatives:
