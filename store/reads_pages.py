@@ -3,6 +3,7 @@
 A page starts after a row, not after a number of rows, so that what arrives meanwhile neither doubles nor hides any.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ CONTENT = frozenset(
     "tool_result metadata".split()
 )
 LISTED = [name for name in SPANS.names if name not in CONTENT]
+# Rows that DuckDB keeps together.
+ROW_GROUP = 122_880
 USAGE_GROUPS = DIMENSIONS | {"model", "provider", "kind"}
 # The instance of the engine that served the request, where a span said it.
 INSTANCE = "coalesce(engine_instance, CASE WHEN vantage = 'engine' THEN instance END)"
@@ -213,9 +216,13 @@ def _page(
         f"SELECT rowid AS row FROM spans WHERE is_request AND {condition} ORDER BY {order.order} LIMIT $limit",
         parameters,
     )
-    return asked(
-        connection,
-        f"SELECT {', '.join(LISTED)}, {order.key} AS page_key FROM spans"
-        f" WHERE rowid IN (SELECT unnest($rows::BIGINT[])) ORDER BY {order.order}",
-        {"rows": chosen.column("row").to_pylist()},
+    rows: list[int] = chosen.column("row").to_pylist()
+    # One row group after the other: DuckDB takes the blocks of all that it is asked for into memory at once.
+    groups = itertools.groupby(sorted(rows), lambda row: row // ROW_GROUP) if rows else [(0, [])]
+    sql = (
+        f"SELECT {', '.join(LISTED)}, {order.key} AS page_key, rowid AS row FROM spans"
+        " WHERE rowid IN (SELECT unnest($rows::BIGINT[]))"
     )
+    found = pa.concat_tables([asked(connection, sql, {"rows": list(group)}) for _, group in groups])
+    at = {row: index for index, row in enumerate(found.column("row").to_pylist())}
+    return found.take(pa.array([at[row] for row in rows], pa.int64())).drop_columns(["row"])
