@@ -1,7 +1,8 @@
 """However spans come, doubled, in any order and commits, over restarts: rows are as if all were known all the time."""
 
 import itertools
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from tests.store_kit import START, Store, as_table, span
 
 Row = dict[str, Any]
 Key = tuple[str, str]
-Said = tuple[str | None, bool, str | None]
+# The spans of its request, whether it stands for that, and the engine's span.
+Said = tuple[frozenset[Key], bool, str | None]
 
 TRACES = ("a" * 32, "t3")
 SPAN_IDS = tuple(f"{number:016x}" for number in range(4))
@@ -24,14 +26,15 @@ SPAN_IDS = tuple(f"{number:016x}" for number in range(4))
 @st.composite
 def spans(draw: st.DrawFn) -> Row:
     """A span that may be of the same call as others: traces, parents and responses are few."""
+    number = draw(st.integers(0, len(SPAN_IDS) - 1))
     return span(
-        draw(st.sampled_from(SPAN_IDS)),
+        SPAN_IDS[number],
         trace=draw(st.sampled_from(TRACES)),
         at=float(draw(st.integers(0, 3))),
         lasts=float(draw(st.integers(1, 4))),
         kind=draw(st.sampled_from(["llm", "llm", "embedding", "agent"])),
         vantage=draw(st.sampled_from(["client", "gateway", "engine"])),
-        parent_span_id=draw(st.sampled_from([None, *SPAN_IDS])),
+        parent_span_id=draw(st.sampled_from([None, *SPAN_IDS[:number]])),
         response_id=draw(st.sampled_from([None, None, "", "r1", "chatcmpl-2"])),
         response_model=draw(st.sampled_from(["m", "n", None])),
         session_id=draw(st.sampled_from([None, None, "s1", "s2"])),
@@ -60,7 +63,7 @@ def apart(rows: list[Row], example: int) -> list[Row]:
 
 def new(rows: list[Row], known: set[Key]) -> list[Row]:
     """The rows that were not known, each once."""
-    fresh = {}
+    fresh: dict[Key, Row] = {}
     for row in rows:
         fresh.setdefault((row["trace_id"], row["span_id"]), row)
     taken = {key: row for key, row in fresh.items() if key not in known}
@@ -71,23 +74,34 @@ def new(rows: list[Row], known: set[Key]) -> list[Row]:
 def decided(history: list[list[Row]]) -> dict[Key, Said]:
     """What a resolver that forgets nothing says of each span."""
     resolver = RequestResolver(1e9)
-    said: dict[Key, Said] = {}
+    said: dict[Key, tuple[str | None, bool, str | None]] = {}
     for rows in history:
         said |= {(row["trace_id"], row["span_id"]): (None, False, None) for row in rows}
         facts = [{"prompt_key": None, **dict.fromkeys(FACTS), **row} for row in rows]
         for found in resolver.resolve(facts, START):
             engine = found.engine["span_id"] if found.engine else None
             said[found.trace_id, found.span_id] = (found.request_id, found.is_request, engine)
-    return said
+    return unnamed(said)
+
+
+def unnamed(said: Mapping[Key, tuple[str | None, bool, str | None]]) -> dict[Key, Said]:
+    """Which of its spans a request is named after depends on the order in which they were remembered."""
+    together: dict[str | None, set[Key]] = defaultdict(set)
+    for key, (request, _, _) in said.items():
+        together[request].add(key)
+    return {
+        key: (frozenset(together[request]) if request else frozenset(), stands, engine)
+        for key, (request, stands, engine) in said.items()
+    }
 
 
 def stored(store: Store, example: int) -> dict[Key, Said]:
     rows = store.sql(
         f"SELECT trace_id, span_id, request_id, is_request, engine_span_id FROM spans WHERE tenant = '{example}'"
     )
-    found = {(trace_id, span_id): tuple(said) for trace_id, span_id, *said in rows}
+    found = {(trace_id, span_id): (request, stands, engine) for trace_id, span_id, request, stands, engine in rows}
     assert len(found) == len(rows), "a span is stored twice"
-    return found
+    return unnamed(found)
 
 
 def test_spans_are_stored_once_and_paired_as_if_nothing_were_forgotten(open_store: Callable[..., Store]) -> None:
